@@ -1,0 +1,1 @@
+"""Generated from protos/agent_sessions/v1 by `make protos`; do not edit."""

@@ -1,0 +1,1 @@
+"""How payloads are packed before they are stored."""

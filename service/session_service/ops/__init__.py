@@ -1,0 +1,1 @@
+"""Operational HTTP: metrics, liveness and readiness."""

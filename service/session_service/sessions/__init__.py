@@ -1,0 +1,1 @@
+"""The domain: sessions, revisions, transcripts and their rules, without any I/O."""

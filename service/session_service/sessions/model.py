@@ -1,0 +1,175 @@
+"""What a session is: plain, immutable values that every layer may hold.
+
+Contents are bytes that the domain never parses. Three kinds of wire fragment
+put together, in any order, are the protobuf form of an AgentState: the framed
+messages, the values, and `base` (all other fields). So a state is restored by
+joining bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who owns data."""
+
+    tenant_id: int
+    name: str
+    digest_secret: bytes
+    """Keys every digest, so that equal texts of two tenants do not show. Never leaves the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """How a session is found."""
+
+    tenant: Tenant
+    agent_id: str
+    session_name: str
+
+    def __str__(self) -> str:
+        return f"agents/{self.agent_id}/sessions/{self.session_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An agent's complete state, as encoded pieces."""
+
+    messages: Sequence[bytes]
+    """Every message, encoded, oldest first."""
+    values: Mapping[str, bytes]
+    """By name: a fragment of AgentState's wire form that holds this one value."""
+    base: bytes
+    """A fragment of AgentState's wire form: all fields but agent_id, messages and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session as lists show it."""
+
+    session_id: int
+    agent_id: str
+    session_name: str
+    uid: UUID
+    user_id: str
+    head_revision: int
+    message_count: int
+    size_bytes: int
+    labels: Mapping[str, str]
+    create_time: datetime
+    update_time: datetime
+    last_restore_time: datetime | None
+    delete_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A revision as lists show it."""
+
+    revision: int
+    etag: str
+    parent_revision: int
+    checkpoint_id: str
+    message_count: int
+    size_bytes: int
+    create_time: datetime
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One save as the caller asked for it; absent values are None."""
+
+    tenant: Tenant
+    agent_id: str
+    session_name: str
+    """Empty: the server makes a name."""
+    content: Content
+    actor: str
+    expected_revision: int | None = None
+    request_id: UUID | None = None
+    client_id: str = ""
+    user_id: str = ""
+    labels: Mapping[str, str] | None = None
+    checkpoint_id: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    self_contained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save did."""
+
+    session: Session
+    revision: Revision
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which revision of a session: by number, by checkpoint_id, or (neither) the head."""
+
+    revision: int | None = None
+    checkpoint_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A revision and, if asked for, the wire form of its AgentState (without agent_id)."""
+
+    session: Session
+    revision: Revision
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A request that changes a session without saving: restore, delete, undelete."""
+
+    key: SessionKey
+    actor: str
+    request_id: UUID | None = None
+    client_id: str = ""
+    expected_revision: int | None = None
+
+
+class SessionOrder(Enum):
+    """What a list of sessions is sorted by; ties are broken by session_id."""
+
+    CREATE_TIME = "create_time"
+    UPDATE_TIME = "update_time"
+    NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """A page of sessions: all filters given must hold."""
+
+    tenant: Tenant
+    agent_id: str
+    """Empty: every agent of the tenant."""
+    page_size: int
+    after: tuple[datetime | str, int] | None = None
+    """Sort key and session_id of the last row of the previous page."""
+    order: SessionOrder = SessionOrder.CREATE_TIME
+    descending: bool = True
+    user_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    name_prefix: str = ""
+    show_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionQuery:
+    """A page of a session's revisions."""
+
+    key: SessionKey
+    page_size: int
+    after: int | None = None
+    """Number of the last revision of the previous page."""
+    descending: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -49,19 +49,19 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as lists show it."""
+    """A session as lists show it. Only a repeated purge leaves uid and the first two times None."""
 
     session_id: int
     agent_id: str
     session_name: str
-    uid: UUID
+    uid: UUID | None
     user_id: str
     head_revision: int
     message_count: int
     size_bytes: int
     labels: Mapping[str, str]
-    create_time: datetime
-    update_time: datetime
+    create_time: datetime | None
+    update_time: datetime | None
     last_restore_time: datetime | None
     delete_time: datetime | None
 
@@ -98,6 +98,8 @@ class Save:
     checkpoint_id: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     self_contained: bool = False
+    server_named: bool = False
+    """The session_name is a suggestion of this server's, not the caller's."""
 
 
 @dataclass(frozen=True, slots=True)

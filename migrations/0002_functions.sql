@@ -1,0 +1,530 @@
+-- Everything that changes a session goes through these functions. Each takes
+-- the sessions' advisory locks before its transaction writes anything, nextval
+-- included, and so before the transaction has an id: revision n+1 then always
+-- carries a higher xid than revision n, which is what readers of the log rely
+-- on. (Row locks do not give that: they are taken after the id.)
+--
+-- READ COMMITTED is required: the statement after the locks must see what the
+-- previous holder of a lock committed.
+--
+-- Refusals are result rows, so that one bad save in a batch harms no other.
+-- The functions are versioned by name; a later release adds save_sessions_v2
+-- and leaves this one for servers that still run the previous release.
+
+-- Takes the locks in key order (no deadlocks). Without p_wait a lock that is
+-- held elsewhere is not waited for; the items that need it are returned.
+CREATE FUNCTION lock_sessions_v1(p_lock_item integer[], p_lock_key bigint[], p_wait boolean)
+RETURNS integer[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    busy integer[] := '{}';
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT l.item, l.key FROM unnest(p_lock_item, p_lock_key) AS l (item, key) ORDER BY l.key, l.item
+    LOOP
+        IF p_wait THEN
+            PERFORM pg_advisory_xact_lock(wanted.key);
+        ELSIF NOT pg_try_advisory_xact_lock(wanted.key) THEN
+            busy := busy || wanted.item;
+        END IF;
+    END LOOP;
+    RETURN busy;
+END $$;
+
+-- Saves a batch: one item per session at most. Items are numbered from 1; the
+-- segment and value arrays name the item they belong to.
+--
+-- status: 0 saved, 1 replayed, 2 request_id reused, 3 deleted, 4 revision
+-- mismatch, 5 user mismatch, 6 checkpoint exists, 7 stale plan (the head is not
+-- p_planned_head: read it again), 8 name taken (server-named), 9 busy.
+CREATE FUNCTION save_sessions_v1(
+    p_wait boolean,
+    p_lock_item integer[],
+    p_lock_key bigint[],
+    p_bucket integer[],
+    p_tenant_id bigint[],
+    p_agent_id text[],
+    p_session_name text[],
+    p_server_named boolean[],
+    p_planned_head bigint[],
+    p_expected_revision bigint[],
+    p_request_id uuid[],
+    p_fingerprint bytea[],
+    p_user_id text[],
+    p_client_id text[],
+    p_actor text[],
+    p_labels text[],
+    p_checkpoint_id text[],
+    p_metadata text[],
+    p_save_time timestamptz[],
+    p_uid uuid[],
+    p_event_id uuid[],
+    p_transcript_id bigint[],
+    p_parent_transcript_id bigint[],
+    p_parent_message_count bigint[],
+    p_depth integer[],
+    p_transcript_length bigint[],
+    p_message_count bigint[],
+    p_message_bytes bigint[],
+    p_size_bytes bigint[],
+    p_digest bytea[],
+    p_state_digest bytea[],
+    p_state bytea[],
+    p_state_codec smallint[],
+    p_state_raw_size integer[],
+    p_value_digests bytea[],
+    p_checksum integer[],
+    p_segment_item integer[],
+    p_segment_first bigint[],
+    p_segment_count integer[],
+    p_segment_raw_size integer[],
+    p_segment_codec smallint[],
+    p_segment_payload bytea[],
+    p_segment_digest bytea[],
+    p_segment_checksum integer[],
+    p_value_item integer[],
+    p_value_digest bytea[],
+    p_value_raw_size integer[],
+    p_value_codec smallint[],
+    p_value_payload bytea[],
+    p_value_checksum integer[],
+    -- Overwrite values that are stored already (self_contained): heals damaged ones.
+    p_value_repair boolean[]
+)
+RETURNS TABLE (
+    item integer, status integer, saved_revision bigint,
+    session_id bigint, session_name text, uid uuid, user_id text, head_revision bigint, message_count bigint,
+    size_bytes bigint, labels jsonb, create_time timestamptz, update_time timestamptz,
+    last_restore_time timestamptz, delete_time timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+-- One plan for every batch size, by index only: statistics of young tables must not choose it.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    busy integer[];
+BEGIN
+    busy := lock_sessions_v1(p_lock_item, p_lock_key, p_wait);
+    RETURN QUERY
+    WITH asked AS (
+        SELECT * FROM unnest(
+            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_head, p_expected_revision,
+            p_request_id, p_fingerprint, p_user_id, p_client_id, p_actor, p_labels, p_checkpoint_id, p_metadata,
+            p_save_time, p_uid, p_event_id, p_transcript_id, p_parent_transcript_id, p_parent_message_count, p_depth,
+            p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
+            p_state_codec, p_state_raw_size, p_value_digests, p_checksum
+        ) WITH ORDINALITY AS a (
+            bucket, tenant_id, agent_id, session_name, server_named, planned_head, expected_revision,
+            request_id, fingerprint, user_id, client_id, actor, labels, checkpoint_id, metadata,
+            save_time, uid, event_id, transcript_id, parent_transcript_id, parent_message_count, depth,
+            transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
+            state_codec, state_raw_size, value_digests, checksum, item
+        )
+    ),
+    -- The session by its name; one that the server named, by the request that made it.
+    current AS (
+        SELECT a.item, s.*
+        FROM asked AS a
+        CROSS JOIN LATERAL (
+            SELECT * FROM sessions AS made
+            WHERE a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
+                AND made.agent_id = a.agent_id AND made.create_request_id = a.request_id
+            UNION ALL
+            SELECT * FROM sessions AS named
+            WHERE named.bucket = a.bucket AND named.tenant_id = a.tenant_id
+                AND named.agent_id = a.agent_id AND named.session_name = a.session_name
+            LIMIT 1
+        ) AS s
+    ),
+    -- A save that stored this request before. One with expected_revision can only
+    -- have made the next number; one without is in the index; the last few rows
+    -- catch an id that was used again in the other way.
+    served AS (
+        SELECT c.item, r.revision, r.fingerprint
+        FROM current AS c
+        JOIN asked AS a ON a.item = c.item
+        CROSS JOIN LATERAL (
+            SELECT n.revision, n.fingerprint FROM revisions AS n
+            WHERE n.bucket = a.bucket AND n.session_id = c.session_id
+                AND n.revision = a.expected_revision + 1 AND n.request_id = a.request_id
+            UNION ALL
+            SELECT u.revision, u.fingerprint FROM revisions AS u
+            WHERE u.bucket = a.bucket AND u.session_id = c.session_id
+                AND u.request_id = a.request_id AND u.unconditional
+            UNION ALL
+            SELECT w.revision, w.fingerprint FROM revisions AS w
+            WHERE w.bucket = a.bucket AND w.session_id = c.session_id
+                AND w.revision > c.head_revision - 8 AND w.request_id = a.request_id
+            LIMIT 1
+        ) AS r
+    ),
+    judged AS (
+        SELECT
+            a.*,
+            c.session_id AS known_session_id,
+            v.revision AS served_revision,
+            CASE
+                WHEN a.item = ANY (busy) THEN 9
+                WHEN v.revision IS NOT NULL AND v.fingerprint = a.fingerprint THEN 1
+                WHEN v.revision IS NOT NULL THEN 2
+                WHEN a.server_named AND c.session_id IS NOT NULL THEN 8
+                WHEN c.delete_time IS NOT NULL THEN 3
+                WHEN a.expected_revision <> coalesce(c.head_revision, 0) THEN 4
+                WHEN a.user_id <> '' AND c.user_id <> '' AND a.user_id <> c.user_id THEN 5
+                WHEN a.checkpoint_id IS NOT NULL AND EXISTS (
+                    SELECT FROM revisions AS k
+                    WHERE k.bucket = a.bucket AND k.session_id = c.session_id AND k.checkpoint_id = a.checkpoint_id
+                ) THEN 6
+                WHEN a.planned_head <> coalesce(c.head_revision, 0) THEN 7
+                ELSE 0
+            END AS status
+        FROM asked AS a
+        LEFT JOIN current AS c ON c.item = a.item
+        LEFT JOIN served AS v ON v.item = a.item
+    ),
+    accepted AS MATERIALIZED (
+        SELECT
+            j.*,
+            coalesce(j.known_session_id, nextval('session_ids')) AS session_id,
+            coalesce(j.transcript_id, nextval('transcript_ids')) AS head_transcript_id,
+            j.planned_head + 1 AS revision
+        FROM judged AS j
+        WHERE j.status = 0
+    ),
+    created AS (
+        INSERT INTO sessions AS s (
+            session_id, tenant_id, head_revision, head_transcript_id, head_transcript_length, message_count,
+            message_bytes, size_bytes, create_time, update_time, bucket, uid, create_request_id, head_digest,
+            agent_id, session_name, user_id, labels
+        )
+        SELECT
+            n.session_id, n.tenant_id, n.revision, n.head_transcript_id, n.transcript_length, n.message_count,
+            n.message_bytes, n.size_bytes, n.save_time, n.save_time, n.bucket, n.uid,
+            CASE WHEN n.server_named THEN n.request_id END, n.digest,
+            n.agent_id, n.session_name, n.user_id, n.labels::jsonb
+        FROM accepted AS n
+        WHERE n.known_session_id IS NULL
+        RETURNING s.*
+    ),
+    moved AS (
+        UPDATE sessions AS s
+        SET head_revision = n.revision,
+            head_transcript_id = n.head_transcript_id,
+            head_transcript_length = n.transcript_length,
+            message_count = n.message_count,
+            message_bytes = n.message_bytes,
+            size_bytes = n.size_bytes,
+            -- Servers' clocks differ; the session's time does not go back.
+            update_time = greatest(s.update_time, n.save_time),
+            head_digest = n.digest,
+            user_id = CASE WHEN s.user_id = '' THEN n.user_id ELSE s.user_id END,
+            labels = CASE WHEN n.labels IS NULL THEN s.labels ELSE n.labels::jsonb END
+        FROM accepted AS n
+        WHERE n.known_session_id IS NOT NULL AND s.bucket = n.bucket AND s.session_id = n.known_session_id
+        RETURNING s.*
+    ),
+    begun AS (
+        INSERT INTO transcripts (
+            transcript_id, tenant_id, parent_transcript_id, parent_message_count, bucket, depth
+        )
+        SELECT n.head_transcript_id, n.tenant_id, n.parent_transcript_id, n.parent_message_count, n.bucket, n.depth
+        FROM accepted AS n
+        WHERE n.transcript_id IS NULL
+    ),
+    appended AS (
+        INSERT INTO transcript_segments (
+            transcript_id, first_message, tenant_id, bucket, message_count, raw_size, checksum, codec, digest, payload
+        )
+        SELECT
+            n.head_transcript_id, g.first_message, n.tenant_id, n.bucket, g.message_count, g.raw_size, g.checksum,
+            g.codec, g.digest, g.payload
+        FROM unnest(
+            p_segment_item, p_segment_first, p_segment_count, p_segment_raw_size, p_segment_codec, p_segment_payload,
+            p_segment_digest, p_segment_checksum
+        ) AS g (item, first_message, message_count, raw_size, codec, payload, digest, checksum)
+        JOIN accepted AS n ON n.item = g.item
+    ),
+    valued AS (
+        INSERT INTO state_values (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
+        SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
+            n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
+        FROM unnest(
+            p_value_item, p_value_digest, p_value_raw_size, p_value_codec, p_value_payload, p_value_checksum,
+            p_value_repair
+        ) AS v (item, digest, raw_size, codec, payload, checksum, repair)
+        JOIN accepted AS n ON n.item = v.item
+        WHERE NOT v.repair
+        ON CONFLICT DO NOTHING
+    ),
+    repaired AS (
+        INSERT INTO state_values AS stored (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
+        SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
+            n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
+        FROM unnest(
+            p_value_item, p_value_digest, p_value_raw_size, p_value_codec, p_value_payload, p_value_checksum,
+            p_value_repair
+        ) AS v (item, digest, raw_size, codec, payload, checksum, repair)
+        JOIN accepted AS n ON n.item = v.item
+        WHERE v.repair
+        ON CONFLICT (bucket, tenant_id, agent_id, digest) DO UPDATE
+        SET raw_size = excluded.raw_size, checksum = excluded.checksum, codec = excluded.codec,
+            payload = excluded.payload
+    ),
+    stored AS (
+        INSERT INTO revisions (
+            session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes, size_bytes,
+            create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id, fingerprint,
+            digest, state_digest, state, value_digests, checkpoint_id, metadata
+        )
+        SELECT
+            n.session_id, n.revision, n.tenant_id, n.planned_head, n.head_transcript_id, n.message_count,
+            n.message_bytes, n.size_bytes, n.save_time, n.bucket, n.state_raw_size, n.checksum, n.state_codec,
+            n.expected_revision IS NULL, n.request_id, n.fingerprint, n.digest, n.state_digest, n.state,
+            n.value_digests, n.checkpoint_id, n.metadata::jsonb
+        FROM accepted AS n
+    ),
+    logged AS (
+        INSERT INTO session_events (
+            tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, agent_id, session_name,
+            client_id, actor
+        )
+        SELECT
+            n.tenant_id, n.session_id, n.revision, n.save_time, n.bucket, 1, n.event_id, n.request_id, n.agent_id,
+            n.session_name, nullif(n.client_id, ''), n.actor
+        FROM accepted AS n
+    )
+    SELECT
+        j.item::integer, j.status,
+        CASE j.status WHEN 0 THEN j.planned_head + 1 WHEN 1 THEN j.served_revision END,
+        s.session_id, s.session_name, s.uid, s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels,
+        s.create_time, s.update_time, s.last_restore_time, s.delete_time
+    FROM judged AS j
+    LEFT JOIN (
+        SELECT n.item, w.* FROM accepted AS n JOIN created AS w ON w.session_id = n.session_id AND w.bucket = n.bucket
+        UNION ALL
+        SELECT n.item, w.* FROM accepted AS n JOIN moved AS w ON w.session_id = n.session_id AND w.bucket = n.bucket
+        UNION ALL
+        SELECT c.item, c.session_id, c.tenant_id, c.head_revision, c.head_transcript_id, c.head_transcript_length,
+            c.message_count, c.message_bytes, c.size_bytes, c.create_time, c.update_time, c.last_restore_time,
+            c.delete_time, c.bucket, c.uid, c.create_request_id, c.head_digest, c.agent_id, c.session_name,
+            c.user_id, c.labels
+        FROM current AS c JOIN judged AS q ON q.item = c.item WHERE q.status <> 0
+    ) AS s ON s.item = j.item;
+END $$;
+
+-- Restores (2), deletes (3) and undeletes (4): each changes a session's row and
+-- writes an event. One item per session at most.
+--
+-- status: 0 done, 1 replayed, 2 request_id reused, 3 deleted, 4 revision
+-- mismatch, 5 not deleted, 6 not found, 9 busy. For a replay, changed_revision
+-- is the revision of the first call's event.
+CREATE FUNCTION change_sessions_v1(
+    p_wait boolean,
+    p_lock_item integer[],
+    p_lock_key bigint[],
+    p_type smallint[],
+    p_bucket integer[],
+    p_tenant_id bigint[],
+    p_agent_id text[],
+    p_session_name text[],
+    p_expected_revision bigint[],
+    -- The revision that was restored; NULL for the head.
+    p_revision bigint[],
+    p_request_id uuid[],
+    p_fingerprint bytea[],
+    p_client_id text[],
+    p_actor text[],
+    p_change_time timestamptz[],
+    p_event_id uuid[]
+)
+RETURNS TABLE (
+    item integer, status integer, changed_revision bigint,
+    session_id bigint, session_name text, uid uuid, user_id text, head_revision bigint, message_count bigint,
+    size_bytes bigint, labels jsonb, create_time timestamptz, update_time timestamptz,
+    last_restore_time timestamptz, delete_time timestamptz
+)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    busy integer[];
+BEGIN
+    busy := lock_sessions_v1(p_lock_item, p_lock_key, p_wait);
+    RETURN QUERY
+    WITH asked AS (
+        SELECT * FROM unnest(
+            p_type, p_bucket, p_tenant_id, p_agent_id, p_session_name, p_expected_revision, p_revision, p_request_id,
+            p_fingerprint, p_client_id, p_actor, p_change_time, p_event_id
+        ) WITH ORDINALITY AS a (
+            type, bucket, tenant_id, agent_id, session_name, expected_revision, revision, request_id,
+            fingerprint, client_id, actor, change_time, event_id, item
+        )
+    ),
+    current AS (
+        SELECT a.item, s.*
+        FROM asked AS a
+        JOIN sessions AS s ON s.bucket = a.bucket AND s.tenant_id = a.tenant_id
+            AND s.agent_id = a.agent_id AND s.session_name = a.session_name
+    ),
+    served AS (
+        SELECT a.item, e.revision, e.fingerprint
+        FROM asked AS a
+        CROSS JOIN LATERAL (
+            SELECT l.revision, l.fingerprint FROM session_events AS l
+            WHERE l.bucket = a.bucket AND l.request_id = a.request_id AND l.type <> 1 AND l.type = a.type
+                AND l.tenant_id = a.tenant_id AND l.agent_id = a.agent_id AND l.session_name = a.session_name
+            LIMIT 1
+        ) AS e
+    ),
+    judged AS (
+        SELECT
+            a.*,
+            c.session_id,
+            coalesce(v.revision, a.revision, c.head_revision) AS changed_revision,
+            CASE
+                WHEN a.item = ANY (busy) THEN 9
+                WHEN v.revision IS NOT NULL AND v.fingerprint IS DISTINCT FROM a.fingerprint THEN 2
+                WHEN c.session_id IS NULL THEN 6
+                WHEN v.revision IS NOT NULL THEN 1
+                WHEN a.type <> 4 AND c.delete_time IS NOT NULL THEN 3
+                WHEN a.expected_revision <> c.head_revision THEN 4
+                WHEN a.type = 4 AND c.delete_time IS NULL THEN 5
+                ELSE 0
+            END AS status
+        FROM asked AS a
+        LEFT JOIN current AS c ON c.item = a.item
+        LEFT JOIN served AS v ON v.item = a.item
+    ),
+    changed AS (
+        UPDATE sessions AS s
+        SET last_restore_time = CASE j.type
+                WHEN 2 THEN greatest(s.last_restore_time, j.change_time) ELSE s.last_restore_time END,
+            update_time = CASE j.type
+                WHEN 2 THEN s.update_time ELSE greatest(s.update_time, j.change_time) END,
+            delete_time = CASE j.type
+                WHEN 3 THEN j.change_time WHEN 4 THEN NULL ELSE s.delete_time END
+        FROM judged AS j
+        WHERE j.status = 0 AND s.bucket = j.bucket AND s.session_id = j.session_id
+        RETURNING s.*
+    ),
+    logged AS (
+        INSERT INTO session_events (
+            tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, fingerprint, agent_id,
+            session_name, client_id, actor
+        )
+        SELECT
+            j.tenant_id, j.session_id, j.changed_revision, j.change_time, j.bucket, j.type, j.event_id, j.request_id,
+            j.fingerprint, j.agent_id, j.session_name, nullif(j.client_id, ''), j.actor
+        FROM judged AS j
+        WHERE j.status = 0
+    )
+    SELECT
+        j.item::integer, j.status, j.changed_revision,
+        s.session_id, s.session_name, s.uid, s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels,
+        s.create_time, s.update_time, s.last_restore_time, s.delete_time
+    FROM judged AS j
+    LEFT JOIN (
+        SELECT q.item, w.* FROM judged AS q JOIN changed AS w ON w.session_id = q.session_id AND w.bucket = q.bucket
+        UNION ALL
+        SELECT c.item, c.session_id, c.tenant_id, c.head_revision, c.head_transcript_id, c.head_transcript_length,
+            c.message_count, c.message_bytes, c.size_bytes, c.create_time, c.update_time, c.last_restore_time,
+            c.delete_time, c.bucket, c.uid, c.create_request_id, c.head_digest, c.agent_id, c.session_name,
+            c.user_id, c.labels
+        FROM current AS c JOIN judged AS q ON q.item = c.item WHERE q.status <> 0
+    ) AS s ON s.item = j.item;
+END $$;
+
+-- Removes a session, its revisions and its transcripts for good and logs DELETED.
+-- Values that other sessions of the agent may share stay. status and columns
+-- are those of change_sessions_v1; a replay finds only the event, so what the
+-- event does not tell is NULL then.
+CREATE FUNCTION purge_session_v1(
+    p_lock_key bigint,
+    p_bucket integer,
+    p_tenant_id bigint,
+    p_agent_id text,
+    p_session_name text,
+    p_expected_revision bigint,
+    p_request_id uuid,
+    p_fingerprint bytea,
+    p_client_id text,
+    p_actor text,
+    p_change_time timestamptz,
+    p_event_id uuid
+)
+RETURNS TABLE (
+    status integer, changed_revision bigint,
+    session_id bigint, session_name text, uid uuid, user_id text, head_revision bigint, message_count bigint,
+    size_bytes bigint, labels jsonb, create_time timestamptz, update_time timestamptz,
+    last_restore_time timestamptz, delete_time timestamptz
+)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    gone sessions%ROWTYPE;
+    before session_events%ROWTYPE;
+    owned bigint[];
+BEGIN
+    PERFORM pg_advisory_xact_lock(p_lock_key);
+    SELECT * INTO before FROM session_events AS l
+    WHERE l.bucket = p_bucket AND l.request_id = p_request_id AND l.type = 3
+        AND l.tenant_id = p_tenant_id AND l.agent_id = p_agent_id AND l.session_name = p_session_name;
+    IF FOUND THEN
+        RETURN QUERY SELECT CASE WHEN before.fingerprint = p_fingerprint THEN 1 ELSE 2 END, before.revision,
+            before.session_id, before.session_name, NULL::uuid, NULL::text, before.revision, NULL::bigint,
+            NULL::bigint, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, before.create_time;
+        RETURN;
+    END IF;
+
+    SELECT * INTO gone FROM sessions AS s
+    WHERE s.bucket = p_bucket AND s.tenant_id = p_tenant_id AND s.agent_id = p_agent_id
+        AND s.session_name = p_session_name;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT 6, NULL::bigint, NULL::bigint, NULL::text, NULL::uuid, NULL::text, NULL::bigint,
+            NULL::bigint, NULL::bigint, NULL::jsonb, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz,
+            NULL::timestamptz;
+        RETURN;
+    END IF;
+
+    IF p_expected_revision <> gone.head_revision THEN
+        RETURN QUERY SELECT 4, gone.head_revision, gone.session_id, gone.session_name, gone.uid, gone.user_id,
+            gone.head_revision, gone.message_count, gone.size_bytes, gone.labels, gone.create_time, gone.update_time,
+            gone.last_restore_time, gone.delete_time;
+        RETURN;
+    END IF;
+
+    -- Every transcript that a revision uses, and all their ancestors.
+    WITH RECURSIVE used AS (
+        SELECT DISTINCT r.transcript_id FROM revisions AS r
+        WHERE r.bucket = p_bucket AND r.session_id = gone.session_id
+        UNION
+        SELECT t.parent_transcript_id FROM used
+        JOIN transcripts AS t ON t.bucket = p_bucket AND t.transcript_id = used.transcript_id
+        WHERE t.parent_transcript_id IS NOT NULL
+    )
+    SELECT array_agg(used.transcript_id) INTO owned FROM used;
+    DELETE FROM transcript_segments AS g WHERE g.bucket = p_bucket AND g.transcript_id = ANY (owned);
+    DELETE FROM transcripts AS t WHERE t.bucket = p_bucket AND t.transcript_id = ANY (owned);
+    DELETE FROM revisions AS r WHERE r.bucket = p_bucket AND r.session_id = gone.session_id;
+    DELETE FROM sessions AS s WHERE s.bucket = p_bucket AND s.session_id = gone.session_id;
+    INSERT INTO session_events (
+        tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, fingerprint, agent_id,
+        session_name, client_id, actor
+    ) VALUES (
+        p_tenant_id, gone.session_id, gone.head_revision, p_change_time, p_bucket, 3, p_event_id, p_request_id,
+        p_fingerprint, p_agent_id, p_session_name, nullif(p_client_id, ''), p_actor
+    );
+    RETURN QUERY SELECT 0, gone.head_revision, gone.session_id, gone.session_name, gone.uid, gone.user_id,
+        gone.head_revision, gone.message_count, gone.size_bytes, gone.labels, gone.create_time, gone.update_time,
+        gone.last_restore_time, coalesce(gone.delete_time, p_change_time);
+END $$;

@@ -1,0 +1,59 @@
+"""From driver errors to the domain's, by SQLSTATE; driver text goes no further than the log."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from session_service.sessions.errors import Contention, CorruptData, DatabaseUnavailable, SessionServiceError
+
+CONNECTION_ERRORS = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+"""The connection is gone or was refused; whether the statement took effect is not known."""
+
+_UNAVAILABLE_STATES = ("08", "53", "57", "25006")
+_CONTENTION_STATES = ("40", "55P03")
+_CORRUPTION_STATES = ("XX001", "XX002")
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether to drop the connection and, if the statement may be repeated, to repeat it."""
+    if isinstance(error, asyncpg.QueryCanceledError | TimeoutError):
+        return False
+    return isinstance(error, CONNECTION_ERRORS)
+
+
+def to_domain(error: BaseException) -> SessionServiceError | None:
+    """The domain's error for a driver's; None for one that nobody foresaw."""
+    state = getattr(error, "sqlstate", None) or ""
+    if isinstance(error, TimeoutError):
+        return DatabaseUnavailable("the database did not answer in time")
+    if state.startswith(_CONTENTION_STATES):
+        return Contention("the session is being changed by others; try again")
+    if state.startswith(_CORRUPTION_STATES):
+        return CorruptData("stored data is damaged")
+    if state.startswith("57014"):
+        return DatabaseUnavailable("the database did not answer in time")
+    if state.startswith(_UNAVAILABLE_STATES) or isinstance(error, CONNECTION_ERRORS):
+        return DatabaseUnavailable("the database cannot be reached")
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises the domain's errors in place of the driver's."""
+    try:
+        yield
+    except SessionServiceError:
+        raise
+    except Exception as error:
+        known = to_domain(error)
+        if known is None:
+            raise
+        raise known from error

@@ -1,0 +1,97 @@
+"""The use cases. Each is one call of the store, with what the rules add around it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from session_service.sessions import naming
+from session_service.sessions.model import (
+    Change,
+    Restored,
+    Revision,
+    RevisionQuery,
+    Save,
+    Saved,
+    Session,
+    SessionKey,
+    SessionQuery,
+    Target,
+    Tenant,
+)
+from session_service.sessions.store import NameTaken, SessionStore
+
+
+def utc_now() -> datetime:
+    """The server's time: every time that it sets comes from here."""
+    return datetime.now(UTC)
+
+
+class SessionManager:
+    """What a caller can do with sessions."""
+
+    def __init__(self, store: SessionStore, clock: Callable[[], datetime] = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def tenant(self, name: str) -> Tenant:
+        """The tenant of that name. Raises: LookupError if there is none."""
+        return await self._store.tenant(name)
+
+    async def save(self, save: Save) -> Saved:
+        """Stores a revision; names the session if the caller did not.
+
+        Raises:
+            What SessionStore.save raises, but for NameTaken.
+        """
+        # Every save carries an id, so that the store can repeat one whose
+        # connection broke before the answer, without storing it twice.
+        save = save if save.request_id else replace(save, request_id=uuid4())
+        now = self._clock()
+        if save.session_name:
+            return await self._store.save(save, now)
+        return await self._save_named(save, now)
+
+    async def restore(self, change: Change, target: Target, message_limit: int) -> Restored:
+        """The state of a revision, recorded as restored. Raises: what SessionStore.restore raises."""
+        return await self._store.restore(_identified(change), target, message_limit, self._clock())
+
+    async def delete(self, change: Change, *, purge: bool) -> Session:
+        """Hides a session, or removes it for good. Raises: what SessionStore.delete raises."""
+        return await self._store.delete(_identified(change), purge=purge, now=self._clock())
+
+    async def undelete(self, change: Change) -> Session:
+        """Brings a hidden session back. Raises: what SessionStore.undelete raises."""
+        return await self._store.undelete(_identified(change), self._clock())
+
+    async def get_session(self, key: SessionKey) -> Session:
+        """A session. Raises: SessionNotFound."""
+        return await self._store.get_session(key)
+
+    async def get_revision(
+        self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int
+    ) -> Restored:
+        """A revision. Raises: SessionNotFound, RevisionNotFound, CorruptData."""
+        return await self._store.get_revision(key, target, with_state=with_state, message_limit=message_limit)
+
+    async def list_sessions(self, query: SessionQuery) -> tuple[Sequence[Session], bool]:
+        """A page of sessions, and whether there are more."""
+        found = await self._store.list_sessions(replace(query, page_size=query.page_size + 1))
+        return found[: query.page_size], len(found) > query.page_size
+
+    async def list_revisions(self, query: RevisionQuery) -> tuple[Sequence[Revision], bool]:
+        """A page of revisions, and whether there are more. Raises: SessionNotFound."""
+        found = await self._store.list_revisions(replace(query, page_size=query.page_size + 1))
+        return found[: query.page_size], len(found) > query.page_size
+
+    async def _save_named(self, save: Save, now: datetime) -> Saved:
+        for name in naming.suggestions(now):
+            try:
+                return await self._store.save(replace(save, session_name=name, server_named=True), now)
+            except NameTaken:
+                continue
+        raise AssertionError("suggestions never end")
+
+
+def _identified(change: Change) -> Change:
+    return change if change.request_id else replace(change, request_id=uuid4())

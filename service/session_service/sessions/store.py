@@ -1,0 +1,74 @@
+"""What the use cases need of a store. PostgreSQL is one; the tests keep another in memory."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from session_service.sessions.model import (
+    Change,
+    Restored,
+    Revision,
+    RevisionQuery,
+    Save,
+    Saved,
+    Session,
+    SessionKey,
+    SessionQuery,
+    Target,
+    Tenant,
+)
+
+
+class NameTaken(Exception):
+    """The name that the server suggested for a new session exists; suggest another."""
+
+
+class SessionStore(Protocol):
+    """Keeps sessions. Every method may raise DatabaseUnavailable or Contention; each is one atomic step."""
+
+    async def tenant(self, name: str) -> Tenant:
+        """The tenant of that name. Raises: LookupError if there is none."""
+
+    async def save(self, save: Save, now: datetime) -> Saved:
+        """Stores a revision, or finds the one that the same request_id stored.
+
+        Raises:
+            RequestIdReused, SessionDeleted, RevisionMismatch, UserIdMismatch, CheckpointIdExists: in this order of
+                precedence; nothing is stored.
+            NameTaken: save.server_named, and the name exists.
+        """
+
+    async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
+        """Reads a revision's state and records a RESTORED event.
+
+        Raises:
+            SessionNotFound, RevisionNotFound, SessionDeleted, RequestIdReused, CorruptData: nothing is recorded.
+        """
+
+    async def delete(self, change: Change, *, purge: bool, now: datetime) -> Session:
+        """Hides a session, or removes it for good.
+
+        Raises:
+            SessionNotFound, SessionDeleted (without purge), RevisionMismatch, RequestIdReused: nothing is changed.
+        """
+
+    async def undelete(self, change: Change, now: datetime) -> Session:
+        """Brings a hidden session back.
+
+        Raises:
+            SessionNotFound, SessionNotDeleted, RevisionMismatch, RequestIdReused: nothing is changed.
+        """
+
+    async def get_session(self, key: SessionKey) -> Session:
+        """Raises: SessionNotFound."""
+
+    async def get_revision(
+        self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int
+    ) -> Restored:
+        """Raises: SessionNotFound, RevisionNotFound, CorruptData."""
+
+    async def list_sessions(self, query: SessionQuery) -> Sequence[Session]:
+        """At most query.page_size sessions after query.after."""
+
+    async def list_revisions(self, query: RevisionQuery) -> Sequence[Revision]:
+        """At most query.page_size revisions after query.after. Raises: SessionNotFound."""

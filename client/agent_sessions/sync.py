@@ -1,0 +1,177 @@
+"""The client for programs without an event loop: the asyncio client, on a thread of its own."""
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack
+
+import grpc
+
+from agent_sessions.client import SessionClient
+from agent_sessions.connection import ChannelOptions, Metadata
+from agent_sessions.errors import ClientClosed
+from agent_sessions.pages import Item, Page, Pager
+from agent_sessions.retry import RetryPolicy
+from agent_sessions.state import StateCodec
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword arguments of SessionClient, but for `channel`: a channel belongs to one event loop."""
+
+    client_id: str | None
+    timeout: float
+    retry: RetryPolicy | None
+    codec: StateCodec | None
+    metadata: Metadata
+    credentials: grpc.ChannelCredentials | None
+    channel_options: ChannelOptions
+
+
+class _LoopThread:
+    """An event loop on a background thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._stopped = False
+        # A daemon: a client that nobody closes must not keep the program from ending.
+        self._thread = threading.Thread(target=self._serve, name="agent-sessions", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Wait for the coroutine's result; if the wait is interrupted (Ctrl-C), cancel it."""
+        with self._lock:
+            if self._stopped:
+                work.close()
+                raise ClientClosed("this client was closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise ClientClosed("this client was closed during the call") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End what still runs, and the thread. May be called twice."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        # The garbage collector may end a forgotten client on the very thread that is to end.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        # The runner's exit cancels what is left and closes the loop.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
+
+
+def _blocking(
+    method: Callable[Concatenate[SessionClient, _Arguments], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate["SyncSessionClient", _Arguments], _Result]:
+    @functools.wraps(method)
+    def call(client: "SyncSessionClient", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return client._thread.run(method(client._client, *args, **kwargs))
+
+    return call
+
+
+def _blocking_list(
+    method: Callable[Concatenate[SessionClient, _Arguments], Pager[Item]],
+) -> Callable[Concatenate["SyncSessionClient", _Arguments], "SyncPager[Item]"]:
+    @functools.wraps(method)
+    def call(
+        client: "SyncSessionClient", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> "SyncPager[Item]":
+        return SyncPager(client, method(client._client, *args, **kwargs))
+
+    return call
+
+
+class SyncPager(Generic[Item]):
+    """A Pager for programs without an event loop; see there."""
+
+    def __init__(self, client: "SyncSessionClient", pager: Pager[Item]) -> None:
+        self._client = client
+        self._pager = pager
+
+    def page(self, page_token: str = "") -> Page[Item]:
+        """Return one page: the first, or the one a `next_page_token` stands for."""
+        return self._client._thread.run(self._pager.page(page_token))
+
+    def pages(self, page_token: str = "") -> Iterator[Page[Item]]:
+        """Iterate over the pages from there on."""
+        while True:
+            page = self.page(page_token)
+            yield page
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    def __iter__(self) -> Iterator[Item]:
+        for page in self.pages():
+            yield from page.items
+
+
+class SyncSessionClient:
+    """SessionClient for programs without an event loop: the same calls, arguments and errors.
+
+        with SyncSessionClient("127.0.0.1:7450") as client:
+            saved = client.save("agent", "session", State(messages=["hi"]))
+
+    May be used from several threads at once. Takes SessionClient's arguments, but
+    for `channel`.
+    """
+
+    def __init__(self, target: str = "127.0.0.1:7450", **options: Unpack[ClientOptions]) -> None:
+        self._client = SessionClient(target, **options)
+        self._thread = _LoopThread()
+        self._stop = weakref.finalize(self, self._thread.stop)
+
+    save = _blocking(SessionClient.save)
+    restore = _blocking(SessionClient.restore)
+    get_session = _blocking(SessionClient.get_session)
+    get_revision = _blocking(SessionClient.get_revision)
+    list_sessions = _blocking_list(SessionClient.list_sessions)
+    list_revisions = _blocking_list(SessionClient.list_revisions)
+    delete = _blocking(SessionClient.delete)
+    undelete = _blocking(SessionClient.undelete)
+
+    @property
+    def client_id(self) -> str:
+        """Names this worker in events."""
+        return self._client.client_id
+
+    @property
+    def codec(self) -> StateCodec:
+        """Register classes, enums and modules here."""
+        return self._client.codec
+
+    def close(self) -> None:
+        """End calls in flight, close the channel, and end the thread. May be called twice."""
+        if self._stop.alive:
+            try:
+                self._thread.run(self._client.close())
+            finally:
+                self._stop()
+
+    def __enter__(self) -> Self:
+        """Return the client; nothing is connected before the first call."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()

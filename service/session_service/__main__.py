@@ -1,0 +1,61 @@
+"""The command `session-service`: `serve` and `migrate`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from session_service import logging
+from session_service.config import Settings, parse
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 used wrongly."""
+    command, settings = parse(sys.argv[1:], os.environ)
+    logging.configure(settings.log_format, settings.log_level)
+    # Its C core writes to stderr past every formatter; set the variable to see it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        asyncio.run(_COMMANDS[command](settings))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        known = _is_expected(error)
+        _log.critical(f"{command} failed", error=str(error) if known else repr(error), exc_info=not known)
+        sys.exit(1)
+
+
+async def _serve(settings: Settings) -> None:
+    from session_service.server import Server
+
+    await Server(settings).run()
+
+
+async def _migrate(settings: Settings) -> None:
+    from session_service.postgres.migrate import migrate
+
+    assert settings.database_url is not None  # noqa: S101 - parse() demands it for this command
+    applied = await migrate(settings.database_url, role=settings.database_role)
+    for name in applied:
+        _log.info("migration applied", migration=name)
+    _log.info("the schema is up to date", applied=len(applied))
+
+
+_COMMANDS: Mapping[str, Callable[[Settings], Coroutine[Any, Any, None]]] = {
+    "serve": _serve,
+    "migrate": _migrate,
+}
+
+
+def _is_expected(error: Exception) -> bool:
+    """Tell whether the message alone helps: the service's own errors, but not bugs or driver errors."""
+    return type(error).__module__.startswith("session_service.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""One RPC as the layers around it see it."""
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from grpc import StatusCode
+
+from session_service.auth.principal import ANONYMOUS, Principal
+
+_QUIET = ("grpc.health.", "grpc.reflection.")
+"""Services of the infrastructure: no data, many calls, streams that stay open."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known about a call; filled in while it goes on."""
+
+    method: str
+    """As the caller wrote it, for example `/agent_sessions.v1.SessionService/SaveSession`."""
+    kind: str
+    """unary, client_stream, server_stream or bidi_stream."""
+    known: bool = True
+    """False for a method that the server does not have: its name is the caller's invention."""
+    request_id: str = ""
+    peer: str = ""
+    principal: Principal = ANONYMOUS
+    agent_id: str = ""
+    """From the first request message, as it came: not checked yet."""
+    session_name: str = ""
+    """From the first request message, as it came: not checked yet."""
+    request_bytes: int = 0
+    response_bytes: int = 0
+    messages_received: int = 0
+    messages_sent: int = 0
+    code: StatusCode = StatusCode.UNKNOWN
+    """How it ended; UNKNOWN until then."""
+    reason: str = ""
+    """The reason of the error; empty if there is none."""
+    failure: BaseException | None = None
+    """The exception behind an INTERNAL error, for the server's own log."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def service(self) -> str:
+        """The method's service, with its package."""
+        return self.method.strip("/").rpartition("/")[0]
+
+    @property
+    def method_name(self) -> str:
+        """The method without its service."""
+        return self.method.rpartition("/")[2]
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether this is a health check or reflection."""
+        return self.known and self.service.startswith(_QUIET)
+
+    def seconds(self) -> float:
+        """Time since the call began."""
+        return time.monotonic() - self.started
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+"""The call that the running task answers."""

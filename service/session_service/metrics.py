@@ -1,0 +1,136 @@
+"""Every metric of the service, with a registry of its own.
+
+Names and labels of calls are those of the gRPC ecosystem; the product's own
+begin with `session_service_`. No label holds what a caller made up.
+"""
+
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_CALL_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SAVES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class CallSeries:
+    """The series of one method."""
+
+    def __init__(self, metrics: "Metrics", kind: str, service: str, method: str) -> None:
+        labels = (kind, service, method)
+        self._labels = labels
+        self._handled = metrics.grpc.handled
+        self._started = metrics.grpc.started.labels(*labels)
+        self._seconds = metrics.grpc.seconds.labels(*labels)
+        self._received = metrics.grpc.received.labels(*labels)
+        self._sent = metrics.grpc.sent.labels(*labels)
+
+    def started(self) -> None:
+        """Count a call that begins."""
+        self._started.inc()
+
+    def handled(self, code: str, seconds: float, received: int, sent: int) -> None:
+        """Count a call that ended: name of its status code, seconds, messages in and out."""
+        self._handled.labels(*self._labels, code).inc()
+        self._seconds.observe(seconds)
+        self._received.inc(received)
+        self._sent.inc(sent)
+
+
+@dataclass(frozen=True, slots=True)
+class _GrpcMetrics:
+    started: Counter
+    handled: Counter
+    seconds: Histogram
+    received: Counter
+    sent: Counter
+
+    @classmethod
+    def create(cls, registry: CollectorRegistry) -> "_GrpcMetrics":
+        def counter(name: str, text: str, *more: str) -> Counter:
+            return Counter(name, text, (*_CALL_LABELS, *more), registry=registry)
+
+        return cls(
+            started=counter("grpc_server_started_total", "RPCs started."),
+            handled=counter("grpc_server_handled_total", "RPCs ended, by status code.", "grpc_code"),
+            seconds=Histogram(
+                "grpc_server_handling_seconds",
+                "Duration of RPCs, in seconds.",
+                _CALL_LABELS,
+                buckets=_SECONDS,
+                registry=registry,
+            ),
+            received=counter("grpc_server_msg_received_total", "Request messages received."),
+            sent=counter("grpc_server_msg_sent_total", "Response messages sent."),
+        )
+
+
+class Metrics:
+    """What the service counts. It is also the stores' Observer."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.grpc = _GrpcMetrics.create(self.registry)
+        self.call = cache(self._series)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        info = self._gauge("build_info", "Always 1; the labels tell the build.", "version", "python_version")
+        info.labels(version, platform.python_version()).set(1)
+        self._database_up = self._gauge("database_up", "1 while PostgreSQL answers, else 0.")
+        self._errors = self._counter("errors_total", "RPCs that ended with an error, by reason.", "reason")
+        self._saves = self._counter("saves_total", "Revisions stored, by placement of messages.", "kind")
+        self._saved_messages = self._counter("saved_messages_total", "Messages stored.")
+        self._content_bytes = self._counter("saved_content_bytes_total", "Size of states saved, in bytes.")
+        self._stored_bytes = self._counter("stored_bytes_total", "Bytes written, after compression.")
+        self._restores = self._counter("restores_total", "States read.")
+        self._restored_messages = self._counter("restored_messages_total", "Messages read.")
+        self._restored_bytes = self._counter("restored_content_bytes_total", "Size of states read, in bytes.")
+        self._corruptions = self._counter("corruptions_total", "Times that damaged data was found.")
+        self._flush_saves = self._histogram("flush_saves", "Saves committed together.", _SAVES)
+        self._flush_seconds = self._histogram("flush_seconds", "Duration of a commit, in seconds.", _SECONDS)
+
+    def _series(self, kind: str, service: str, method: str) -> CallSeries:
+        return CallSeries(self, kind, service, method)
+
+    def error(self, reason: str) -> None:
+        """Count an error of that reason."""
+        self._errors.labels(reason).inc()
+
+    def database(self, up: bool) -> None:
+        """Note whether the database was reached."""
+        self._database_up.set(int(up))
+
+    def saved(self, kind: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
+        """Count a revision stored: its new messages, its state's size, the bytes written for it."""
+        self._saves.labels(kind).inc()
+        self._saved_messages.inc(messages)
+        self._content_bytes.inc(content_bytes)
+        self._stored_bytes.inc(stored_bytes)
+
+    def flushed(self, saves: int, seconds: float) -> None:
+        """Count saves that one transaction committed, and its duration."""
+        self._flush_saves.observe(saves)
+        self._flush_seconds.observe(seconds)
+
+    def restored(self, messages: int, content_bytes: int) -> None:
+        """Count a state read."""
+        self._restores.inc()
+        self._restored_messages.inc(messages)
+        self._restored_bytes.inc(content_bytes)
+
+    def corrupted(self) -> None:
+        """Count damaged data found."""
+        self._corruptions.inc()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"session_service_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"session_service_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"session_service_{name}", text, buckets=buckets, registry=self.registry)

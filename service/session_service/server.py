@@ -1,0 +1,189 @@
+"""The one composition root: build, start, serve, drain, stop. Read it from the top."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import grpc
+import structlog
+from agent_sessions.v1 import session_service_pb2, session_service_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from session_service.addresses import Address
+from session_service.api.interceptors import layers, observation
+from session_service.api.interceptors.pipeline import Pipeline
+from session_service.api.session_servicer import SessionServicer
+from session_service.build_info import version
+from session_service.config import Settings
+from session_service.database_source import database_url
+from session_service.health import Readiness, running
+from session_service.metrics import Metrics
+from session_service.ops.heartbeat import Heartbeat
+from session_service.ops.http import OpsServer
+from session_service.postgres.pool import Database
+from session_service.postgres.session_store import PostgresSessionStore
+from session_service.postgres.write_batcher import WriteBatcher
+from session_service.sessions.manager import SessionManager
+
+_LAST_ANSWERS = 0.5
+"""Seconds for answers that were just given to leave, once no call is in flight."""
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class StartupError(Exception):
+    """The server cannot start. The message tells why."""
+
+
+class Server:
+    """One server process, from its start to its stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics(version())
+        self._readiness = Readiness(self._metrics)
+        self._in_flight = layers.CallsInFlight()
+        self._started = False
+        self._stopping = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal; return when everything has stopped."""
+        with self._signals():
+            serving = asyncio.create_task(self._serve())
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._started:
+                serving.cancel()  # a signal came during the start
+            stopping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+
+    async def _serve(self) -> None:
+        """Start one thing after the other, serve, and stop them in reverse order."""
+        _log.info("starting", version=version(), settings=repr(self._settings))
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start_ops(stack)
+            dsn = await stack.enter_async_context(database_url(self._settings))
+            database = await self._connect(dsn)
+            stack.push_async_callback(database.close)
+            batcher = WriteBatcher(database)
+            await batcher.start()
+            stack.push_async_callback(batcher.close)
+            server = self._build(SessionManager(PostgresSessionStore(database, batcher)))
+            address = self._bind(server)
+            await server.start()
+            stack.push_async_callback(self._drain, server)
+            await stack.enter_async_context(running(self._readiness.follow(database.ping)))
+            await self._readiness.database(up=True)
+            _log.info("listening", address=str(address))
+            self._started = True
+            await self._stopping.wait()
+        _log.info("stopped")
+
+    async def _start_ops(self, stack: contextlib.AsyncExitStack) -> None:
+        """Answer probes and scrapes from the first moment on: a recovery may take minutes."""
+        heartbeat = Heartbeat()
+        await stack.enter_async_context(running(heartbeat.run()))
+        address = Address.parse(self._settings.ops_listen)
+        try:
+            ops = OpsServer(
+                address,
+                self._metrics.registry,
+                is_alive=heartbeat.is_alive,
+                is_ready=self._readiness.is_ready,
+            )
+        except OSError as failed:
+            raise StartupError(f"--ops-listen: cannot listen on {address}: {failed.strerror}") from None
+        ops.start()
+        stack.push_async_callback(asyncio.to_thread, ops.stop)
+        _log.info("operational HTTP listening", address=str(ops.address))
+
+    async def _connect(self, dsn: str) -> Database:
+        settings = self._settings
+        return await Database.connect(
+            dsn,
+            role=settings.database_role,
+            pool_size=settings.pool_size,
+            statement_timeout=settings.statement_timeout,
+        )
+
+    def _build(self, manager: SessionManager) -> grpc.aio.Server:
+        """Put servicers and layers together."""
+        limit = self._settings.max_request_bytes
+        pipeline = Pipeline(
+            (
+                layers.request_id,
+                observation.log,
+                observation.CallMetrics(self._metrics).layer,
+                self._in_flight.layer,
+                layers.errors,
+                layers.authentication,
+            ),
+            limit,
+        )
+        server = grpc.aio.server(
+            interceptors=(pipeline,),
+            options=(
+                ("grpc.so_reuseport", 0),  # a taken port is an error, not a second server
+                # Above ours, which tells the caller more.
+                ("grpc.max_receive_message_length", 4 * limit + 1024 * 1024),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ),
+        )
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(manager), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
+        reflection.enable_server_reflection(_service_names(), server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> Address:
+        address = Address.parse(self._settings.listen)
+        try:
+            return address.with_port(server.add_insecure_port(str(address)))
+        except RuntimeError:
+            raise StartupError(f"--listen: cannot listen on {address}: in use, or not ours") from None
+
+    async def _drain(self, server: grpc.aio.Server) -> None:
+        """Take no new calls, and let those in flight finish: until drain_timeout, or a second signal.
+
+        Streams of the infrastructure (health Watch) never end by themselves; nobody waits for them.
+        """
+        _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
+        await self._readiness.drain()
+        closing = asyncio.create_task(server.stop(self._settings.drain_timeout))
+        idle = asyncio.create_task(self._in_flight.wait_until_idle())
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait({closing, idle, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        await server.stop(None if hurried.done() else _LAST_ANSWERS)
+        for task in (idle, hurried):
+            task.cancel()
+        await closing
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            _log.warning("hurrying", signal=number.name)
+            self._hurried.set()
+        else:
+            _log.info("stopping", signal=number.name)
+            self._stopping.set()
+
+
+def _service_names() -> tuple[str, ...]:
+    return (
+        session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection.SERVICE_NAME,
+    )

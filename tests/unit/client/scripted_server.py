@@ -1,0 +1,111 @@
+"""A gRPC server in the test's own event loop whose answers a test writes down beforehand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from agent_sessions.v1 import session_service_pb2 as messages
+from agent_sessions.v1 import session_service_pb2_grpc as rpc
+from google.protobuf.any_pb2 import Any as Packed
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import (  # type: ignore[import-untyped]  # the distribution has no py.typed
+    error_details_pb2,
+    status_pb2,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Message | Exception | Callable[[Any, Context], Awaitable[Message]]
+
+
+class Failure(Exception):  # noqa: N818 – a status, not an error of the test
+    """A status that the server ends a call with, with its details."""
+
+    def __init__(self, code: grpc.StatusCode, message: str = "no", *details: Message) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        if not self.details:
+            return ()
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            packed = Packed()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def info(reason: str, domain: str = "agent_sessions", **metadata: str) -> Message:
+    return error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)  # type: ignore[no-any-return]  # untyped
+
+
+def retry_after(seconds: float) -> Message:
+    delay = Duration()
+    delay.FromNanoseconds(round(seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)  # type: ignore[no-any-return]  # untyped
+
+
+@dataclass
+class ScriptedServer(rpc.SessionServiceServicer):
+    """Answers calls in order from `script`; the last answer repeats."""
+
+    script: list[Answer] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    time_remaining: list[float | None] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        rpc.add_SessionServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def answer(self, request: Any, context: Context) -> Any:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.time_remaining.append(context.time_remaining())
+        self.arrived.set()
+        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(answer, Failure):
+            context.set_trailing_metadata(answer.trailing_metadata())
+            await context.abort(answer.code, answer.message)
+        return await answer(request, context) if callable(answer) else answer
+
+    async def hang(self, request: Any, context: Context) -> Message:
+        """Answer by never answering; `cancelled` is set when the caller goes away."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        raise AssertionError("unreachable")
+
+    SaveSession = RestoreSession = GetSession = GetRevision = answer
+    ListSessions = ListRevisions = DeleteSession = UndeleteSession = answer
+
+
+def saved(revision: int = 1) -> messages.SaveSessionResponse:
+    response = messages.SaveSessionResponse(replayed=False)
+    response.session.session_name = "s"
+    response.revision.revision = revision
+    return response

@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .requirements import program
+from .machine import program
 from .stopwatch import measured
 
 REPOSITORY = Path(__file__).parents[2]
 CACHE = REPOSITORY / ".build" / "system"
 SUITE = "bookworm"
 PACKAGES = ("python3", "python3-venv")
+UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/apt", "var/lib/apt/lists")
 REQUIREMENTS = ("requirements/build.txt", "requirements/image.txt")
 
 
@@ -35,7 +36,8 @@ def base_root_filesystem() -> Path:
         tree = Path(directory) / "root"
         options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
         _run([program("debootstrap"), *options, SUITE, str(tree), *_mirror()])
-        shutil.rmtree(tree / "var/cache/apt/archives")
+        for part in UNUSED:
+            shutil.rmtree(tree / part)
         unfinished = kept.with_suffix(f".{os.getpid()}")
         _run(["tar", "--directory", str(tree), "--create", "--file", str(unfinished), "."])
         unfinished.rename(kept)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from . import requirements
+from . import machine
 from .base_image import REPOSITORY, base_root_filesystem, wheels
 from .container_engine import ContainerEngine
 from .database import DatabaseUrls, Postgres
@@ -28,9 +28,9 @@ def directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def engine(directory: Path) -> Iterator[ContainerEngine]:
     """Return a container engine whose storage is removed at the end."""
-    requirements.root()
+    machine.require_root()
     for name in ("buildah", "podman", "runc", "debootstrap"):
-        requirements.program(name)
+        machine.program(name)
     storage = directory / "containers"
     storage.mkdir()
     engine = ContainerEngine(storage)
@@ -54,7 +54,7 @@ def image(engine: ContainerEngine) -> str:
 @pytest.fixture(scope="session")
 def postgres(directory: Path) -> Iterator[Postgres]:
     """Return a PostgreSQL that is stopped at the end."""
-    requirements.root()
+    machine.require_root()
     server = Postgres(directory / "pgdata")
     try:
         with measured("PostgreSQL"):

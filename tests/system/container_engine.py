@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .requirements import program
+from .machine import program
 
 # What the manifests ask of Kubernetes, as podman says it. Even /tmp is not writable.
 HARDENED = (

@@ -17,7 +17,7 @@ from session_service.config import Settings
 
 from .container_engine import Container, ContainerEngine, Finished
 from .database import DatabaseUrls, Postgres, free_port
-from .requirements import program
+from .machine import program
 from .stopwatch import measured
 
 # The first test pays for the image.

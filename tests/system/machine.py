@@ -18,7 +18,7 @@ def program(name: str) -> str:
     return found
 
 
-def root() -> None:
+def require_root() -> None:
     """Require that this process may mount and switch users."""
     if os.geteuid() != 0:
         missing("needs root: builds a base image and runs containers")

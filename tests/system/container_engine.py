@@ -47,8 +47,11 @@ class Container:
         self._engine.podman("kill", "--signal", "TERM", self.name)
 
     def wait(self, seconds: float) -> Finished:
-        """Wait for its end."""
-        exit_code = self._engine.podman("wait", self.name, timeout=seconds)
+        """Wait for its end, at most so long."""
+        try:
+            exit_code = self._engine.podman("wait", self.name, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s:\n{self.output()}") from None
         return Finished(int(exit_code), self.output())
 
 
@@ -63,9 +66,7 @@ class ContainerEngine:
         """Make an image of a tar file."""
         self.podman("import", str(root_filesystem), name, timeout=120)
 
-    def build(
-        self, context: Path, name: str, *, base: str, wheels: Path, arguments: Mapping[str, str]
-    ) -> None:
+    def build(self, context: Path, name: str, *, base: str, wheels: Path, arguments: Mapping[str, str]) -> None:
         """Build the Dockerfile of a directory, with packages from a directory of wheels only."""
         configuration = self._directory / "pip.conf"
         configuration.write_text("[global]\nno-index = true\nfind-links = /wheels\n")

@@ -146,9 +146,7 @@ class Deployment:
         """Run a server while the block runs."""
         environment = self.environment()
         with self.engine.container(self.image, environment=environment) as container:
-            yield Server(
-                container, environment["SESSION_SERVICE_LISTEN"], environment["SESSION_SERVICE_OPS_LISTEN"]
-            )
+            yield Server(container, environment["SESSION_SERVICE_LISTEN"], environment["SESSION_SERVICE_OPS_LISTEN"])
 
 
 @pytest.fixture

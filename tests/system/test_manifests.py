@@ -20,8 +20,7 @@ def settings_of(manifest: dict[str, Any]) -> tuple[str, Settings]:
     """Parse a pod's arguments and variables as the program would."""
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     environment = {
-        variable["name"]: variable.get("value", "postgresql://user@database/sessions")
-        for variable in container["env"]
+        variable["name"]: variable.get("value", "postgresql://user@database/sessions") for variable in container["env"]
     }
     return parse(container["args"], environment)
 

@@ -165,9 +165,7 @@ class SessionClient:
         answer = await self._connection.call(self._connection.stub.RestoreSession, request, timeout)
         return RestoredRevision(answer.session, answer.revision, answer.state, self.codec)
 
-    async def get_session(
-        self, agent_id: str, session_name: str, *, timeout: float | None = None
-    ) -> pb.Session:
+    async def get_session(self, agent_id: str, session_name: str, *, timeout: float | None = None) -> pb.Session:
         """Describe a session, soft-deleted ones included."""
         request = messages.GetSessionRequest(agent_id=agent_id, session_name=session_name)
         return (await self._connection.call(self._connection.stub.GetSession, request, timeout)).session

@@ -89,18 +89,14 @@ class Connection:
             if self._closed:
                 raise ClientClosed("this client was closed during the call")
             try:
-                return await method(
-                    request, timeout=None if math.isinf(left) else left, metadata=self._metadata
-                )
+                return await method(request, timeout=None if math.isinf(left) else left, metadata=self._metadata)
             except grpc.aio.AioRpcError as failure:
                 raise error_from_rpc(failure) from failure
             except asyncio.CancelledError:
                 self._tell_close_from_cancel()
                 raise
 
-        return await with_retries(
-            attempt, timeout=self._timeout if timeout is None else timeout, policy=self._retry
-        )
+        return await with_retries(attempt, timeout=self._timeout if timeout is None else timeout, policy=self._retry)
 
     def _tell_close_from_cancel(self) -> None:
         """Raise ClientClosed if it was the closing channel, not the caller, that cancelled the call."""

@@ -41,7 +41,6 @@
 
 A SessionServiceError that came from a server has gRPC's own exception as `__cause__`.
 """
-# ruff: noqa: N818 – an exception is named for what happened (SessionNotFound), not for being an error
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

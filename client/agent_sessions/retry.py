@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent_sessions.errors import DeadlineExceeded, SessionServiceError
 from grpc import StatusCode
+
+from agent_sessions.errors import DeadlineExceeded, SessionServiceError
 
 _Result = TypeVar("_Result")
 

@@ -14,12 +14,13 @@ from enum import Enum, IntEnum
 from types import ModuleType
 from typing import Any, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from agent_sessions.errors import NotRegistered, UnsupportedValue
 from agent_sessions.names import NameRegistry
 from agent_sessions.tagged_json import JSON, TAGGED_JSON, decode_json, encode_json
 from agent_sessions.timestamps import from_timestamp, to_timestamp
 from agent_sessions.v1 import session_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 
 OCTETS = "application/octet-stream"
 
@@ -114,17 +115,13 @@ class StateCodec:
         return State(
             agent_id=state.agent_id,
             messages=[
-                self._read_message(message, f"messages[{index}]")
-                for index, message in enumerate(state.message_history)
+                self._read_message(message, f"messages[{index}]") for index, message in enumerate(state.message_history)
             ],
             loop_state=_known_loop_state(state.loop_state),
             created_at=from_timestamp(state.created_at) if state.HasField("created_at") else None,
             llm_provider=self._names.lookup(provider) if self._names.knows(provider) else provider,
             auth_context=AuthContext(state.auth_context.type) if state.HasField("auth_context") else None,
-            values={
-                name: self._read_payload(payload, f"values[{name!r}]")
-                for name, payload in state.values.items()
-            },
+            values={name: self._read_payload(payload, f"values[{name!r}]") for name, payload in state.values.items()},
         )
 
     def _message(self, message: object, path: str) -> pb.Message:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import TypeVar
 
-from agent_sessions import errors
 from google.protobuf.message import DecodeError, Message
 from google.rpc import (  # type: ignore[import-untyped]  # the distribution has no py.typed
     error_details_pb2,
@@ -11,6 +10,8 @@ from google.rpc import (  # type: ignore[import-untyped]  # the distribution has
 )
 from grpc import StatusCode
 from grpc.aio import AioRpcError
+
+from agent_sessions import errors
 
 DOMAIN = "agent_sessions"
 """The ErrorInfo domain in which the reasons below mean what they say."""

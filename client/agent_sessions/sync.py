@@ -91,9 +91,7 @@ def _blocking_list(
     method: Callable[Concatenate[SessionClient, _Arguments], Pager[Item]],
 ) -> Callable[Concatenate["SyncSessionClient", _Arguments], "SyncPager[Item]"]:
     @functools.wraps(method)
-    def call(
-        client: "SyncSessionClient", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
-    ) -> "SyncPager[Item]":
+    def call(client: "SyncSessionClient", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> "SyncPager[Item]":
         return SyncPager(client, method(client._client, *args, **kwargs))
 
     return call

@@ -140,9 +140,7 @@ class _Tagger:
     def _dict(self, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
         _check_depth(path, depth)
         if all(type(key) is str for key in value):
-            return {
-                self._key(key, path): self.tag(item, _at(path, key), depth - 1) for key, item in value.items()
-            }
+            return {self._key(key, path): self.tag(item, _at(path, key), depth - 1) for key, item in value.items()}
         pairs = [
             [self.tag(key, f"{path} (key)", depth - 1), self.tag(item, _at(path, key), depth - 1)]
             for key, item in value.items()
@@ -174,7 +172,7 @@ class _Untagger:
             "$tuple": lambda content, path: tuple(self._items(content, path)),
             "$set": lambda content, path: set(self._items(content, path)),
             "$frozenset": lambda content, path: frozenset(self._items(content, path)),
-            "$dict": lambda content, path: dict(self._items(pair, path) for pair in content),
+            "$dict": lambda content, path: dict(self._items(pair, path) for pair in _list(content)),
             "$enum": lambda content, path: self._lookup(content, Enum),
             "$class": lambda content, path: self._lookup(content, type),
             "$module": lambda content, path: self._lookup(content, ModuleType),
@@ -210,9 +208,7 @@ class _Untagger:
         return key[1:]
 
     def _items(self, value: Any, path: str) -> list[Any]:
-        if not isinstance(value, list):
-            raise MalformedPayload("not a list", path)
-        return [self.untag(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [self.untag(item, f"{path}[{index}]") for index, item in enumerate(_list(value))]
 
     def _lookup(self, name: Any, kind: type) -> Any:
         if not isinstance(name, str):
@@ -221,6 +217,12 @@ class _Untagger:
         if not isinstance(found, kind):
             raise TypeError(f"{name} is registered for something else")
         return found
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("not a list")
+    return value
 
 
 def _aware(text: str) -> datetime:

@@ -20,7 +20,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Answer = Message | Exception | Callable[[Any, Context], Awaitable[Message]]
 
 
-class Failure(Exception):  # noqa: N818 – a status, not an error of the test
+class Failure(Exception):
     """A status that the server ends a call with, with its details."""
 
     def __init__(self, code: grpc.StatusCode, message: str = "no", *details: Message) -> None:

@@ -100,9 +100,7 @@ async def test_get_revision_views(server: ScriptedServer, client: SessionClient)
     assert [request.view for request in server.requests] == [2, 1]
 
 
-async def test_get_delete_and_undelete_return_the_session(
-    server: ScriptedServer, client: SessionClient
-) -> None:
+async def test_get_delete_and_undelete_return_the_session(server: ScriptedServer, client: SessionClient) -> None:
     session = pb.Session(session_name="s")
     server.script = [
         messages.GetSessionResponse(session=session),
@@ -192,9 +190,7 @@ async def test_close_ends_calls_in_flight(server: ScriptedServer, client: Sessio
         await asyncio.wait_for(call, 5)
 
 
-async def test_cancelling_a_call_cancels_it_on_the_server(
-    server: ScriptedServer, client: SessionClient
-) -> None:
+async def test_cancelling_a_call_cancels_it_on_the_server(server: ScriptedServer, client: SessionClient) -> None:
     server.script = [server.hang]
     call = asyncio.create_task(client.get_session("a", "s"))
     await asyncio.wait_for(server.arrived.wait(), 5)

@@ -30,14 +30,10 @@ def documented_reasons() -> list[tuple[str, str]]:
     return rows
 
 
-def explain(
-    failure: Failure, trailing: tuple[tuple[str, bytes], ...] | None = None
-) -> errors.SessionServiceError:
+def explain(failure: Failure, trailing: tuple[tuple[str, bytes], ...] | None = None) -> errors.SessionServiceError:
     metadata = failure.trailing_metadata() if trailing is None else trailing
     return error_from_rpc(
-        grpc.aio.AioRpcError(
-            failure.code, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=failure.message
-        )
+        grpc.aio.AioRpcError(failure.code, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=failure.message)
     )
 
 
@@ -110,9 +106,7 @@ def test_facts_of_a_reason(code: StatusCode, detail: Message, attribute: str, va
         (Failure(StatusCode.OUT_OF_RANGE), errors.SessionServiceError),
     ],
 )
-def test_without_a_known_reason_the_code_decides(
-    failure: Failure, kind: type[errors.SessionServiceError]
-) -> None:
+def test_without_a_known_reason_the_code_decides(failure: Failure, kind: type[errors.SessionServiceError]) -> None:
     error = explain(failure)
     assert type(error) is kind
     assert error.code is failure.code

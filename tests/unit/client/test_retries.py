@@ -68,9 +68,7 @@ async def test_every_changing_call_keeps_its_request_id(
         Failure(StatusCode.DATA_LOSS),
     ],
 )
-async def test_other_failures_are_not_repeated(
-    server: ScriptedServer, client: SessionClient, failure: Failure
-) -> None:
+async def test_other_failures_are_not_repeated(server: ScriptedServer, client: SessionClient, failure: Failure) -> None:
     server.script = [failure]
     with pytest.raises(SessionServiceError) as caught:
         await client.save("a", "s", STATE)
@@ -161,9 +159,7 @@ async def test_a_restarted_server_is_found_again(server: ScriptedServer, client:
     assert len(server.requests) == 4
 
 
-async def test_a_connection_lost_during_the_call_is_retried(
-    server: ScriptedServer, client: SessionClient
-) -> None:
+async def test_a_connection_lost_during_the_call_is_retried(server: ScriptedServer, client: SessionClient) -> None:
     server.script = [server.hang, saved()]
     call = asyncio.create_task(client.save("a", "s", STATE))
     await asyncio.wait_for(server.arrived.wait(), 5)
@@ -191,9 +187,7 @@ async def test_max_attempts(server: ScriptedServer) -> None:
     assert len(server.requests) == 3
 
 
-async def test_another_failure_after_a_retry_is_what_is_raised(
-    server: ScriptedServer, client: SessionClient
-) -> None:
+async def test_another_failure_after_a_retry_is_what_is_raised(server: ScriptedServer, client: SessionClient) -> None:
     mismatch = Failure(StatusCode.ABORTED, "no", info("REVISION_MISMATCH", current_revision="3"))
     server.script = [UNAVAILABLE, mismatch]
     with pytest.raises(RevisionMismatch):

@@ -9,7 +9,7 @@ requests and answers are bytes outside and messages inside.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from inspect import isasyncgen
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 
@@ -17,9 +17,10 @@ from session_service.api.errors import MethodNotFound
 from session_service.api.interceptors.call import Call, current_call
 from session_service.api.interceptors.messages import MessageCodec
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Layer = Callable[[Call, Context], AbstractAsyncContextManager[None]]
-_Handler = grpc.RpcMethodHandler[Any, Any]
+# Generic in the stubs only, so as text.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Layer: TypeAlias = "Callable[[Call, Context], AbstractAsyncContextManager[None]]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _KINDS = {
     (False, False): "unary",
     (True, False): "client_stream",
@@ -38,7 +39,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
         """Return the method's handler with the layers around it."""
@@ -53,9 +54,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, handler: _Handler, *, known: bool) -> _Handler:
         kind = _KINDS[handler.request_streaming, handler.response_streaming]
-        codec = MessageCodec(
-            handler.request_deserializer, handler.response_serializer, self._max_request_bytes
-        )
+        codec = MessageCodec(handler.request_deserializer, handler.response_serializer, self._max_request_bytes)
 
         async def behaviour(raw: Any, context: Context) -> bytes | None:
             call = Call(method, kind, known=known, peer=context.peer())
@@ -69,9 +68,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return make(behaviour)
 
 
-async def _answer(
-    handler: _Handler, codec: MessageCodec, call: Call, raw: Any, context: Context
-) -> bytes | None:
+async def _answer(handler: _Handler, codec: MessageCodec, call: Call, raw: Any, context: Context) -> bytes | None:
     """Run the handler: return its one answer, or send its many."""
     request = _decoded_stream(codec, call, raw) if handler.request_streaming else codec.decode(call, raw)
     inner = cast("Context", _MessageContext(context, codec, call))
@@ -124,7 +121,7 @@ def _unknown_method(method: str) -> _Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-_HANDLER_MAKERS: dict[str, Callable[[Any], _Handler]] = {
+_HANDLER_MAKERS: "dict[str, Callable[[Any], _Handler]]" = {
     "unary": grpc.unary_unary_rpc_method_handler,
     "client_stream": grpc.stream_unary_rpc_method_handler,
     "server_stream": grpc.unary_stream_rpc_method_handler,

@@ -76,6 +76,8 @@ CREATE TABLE transcripts (
     bucket integer NOT NULL,
     -- Number of ancestors.
     depth integer NOT NULL,
+    -- Running digest over the messages that are the parent's.
+    parent_digest bytea NOT NULL,
     PRIMARY KEY (bucket, transcript_id)
 );
 

@@ -62,6 +62,7 @@ CREATE FUNCTION save_sessions_v1(
     p_transcript_id bigint[],
     p_parent_transcript_id bigint[],
     p_parent_message_count bigint[],
+    p_parent_digest bytea[],
     p_depth integer[],
     p_transcript_length bigint[],
     p_message_count bigint[],
@@ -115,14 +116,14 @@ BEGIN
         SELECT * FROM unnest(
             p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_head, p_expected_revision,
             p_request_id, p_fingerprint, p_user_id, p_client_id, p_actor, p_labels, p_checkpoint_id, p_metadata,
-            p_save_time, p_uid, p_event_id, p_transcript_id, p_parent_transcript_id, p_parent_message_count, p_depth,
-            p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
+            p_save_time, p_uid, p_event_id, p_transcript_id, p_parent_transcript_id, p_parent_message_count, p_parent_digest,
+            p_depth, p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
             p_state_codec, p_state_raw_size, p_value_digests, p_checksum
         ) WITH ORDINALITY AS a (
             bucket, tenant_id, agent_id, session_name, server_named, planned_head, expected_revision,
             request_id, fingerprint, user_id, client_id, actor, labels, checkpoint_id, metadata,
-            save_time, uid, event_id, transcript_id, parent_transcript_id, parent_message_count, depth,
-            transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
+            save_time, uid, event_id, transcript_id, parent_transcript_id, parent_message_count, parent_digest,
+            depth, transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
             state_codec, state_raw_size, value_digests, checksum, item
         )
     ),
@@ -230,9 +231,11 @@ BEGIN
     ),
     begun AS (
         INSERT INTO transcripts (
-            transcript_id, tenant_id, parent_transcript_id, parent_message_count, bucket, depth
+            transcript_id, tenant_id, parent_transcript_id, parent_message_count, parent_digest, bucket, depth
         )
-        SELECT n.head_transcript_id, n.tenant_id, n.parent_transcript_id, n.parent_message_count, n.bucket, n.depth
+        SELECT
+            n.head_transcript_id, n.tenant_id, n.parent_transcript_id, n.parent_message_count, n.parent_digest,
+            n.bucket, n.depth
         FROM accepted AS n
         WHERE n.transcript_id IS NULL
     ),

@@ -8,9 +8,7 @@ import zlib
 from collections.abc import Mapping
 
 
-def of_segment(
-    first_message: int, message_count: int, raw_size: int, codec: int, digest: bytes, payload: bytes
-) -> int:
+def of_segment(first_message: int, message_count: int, raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
     """For transcript_segments."""
     return _signed(_crc(f"{first_message} {message_count} {raw_size} {codec}".encode(), digest, payload))
 

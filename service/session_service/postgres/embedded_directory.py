@@ -72,8 +72,7 @@ class DataDirectory:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise DataDirectoryInUseError(
-                f"{self.path} is in use by another server (process {holder}):"
-                " stop it, or choose another --data-dir"
+                f"{self.path} is in use by another server (process {holder}): stop it, or choose another --data-dir"
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -37,9 +37,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record]
 
     @classmethod
-    async def connect(
-        cls, dsn: str, *, role: str, pool_size: int = 10, statement_timeout: float = 10.0
-    ) -> "Database":
+    async def connect(cls, dsn: str, *, role: str, pool_size: int = 10, statement_timeout: float = 10.0) -> "Database":
         """Opens the pool.
 
         Args:

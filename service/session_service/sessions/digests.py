@@ -57,7 +57,9 @@ def of_page(secret: bytes, fields: Iterable[bytes | str | int | bool | None]) ->
 def etag(uid: UUID, revision: int, digest: bytes, state_digest: bytes) -> str:
     """An opaque fingerprint of one revision of one session."""
     whole = hashlib.blake2b(
-        uid.bytes + revision.to_bytes(8, "big") + digest + state_digest, digest_size=DIGEST_SIZE, person=b"etag"
+        uid.bytes + revision.to_bytes(8, "big") + digest + state_digest,
+        digest_size=DIGEST_SIZE,
+        person=b"etag",
     )
     return base64.urlsafe_b64encode(whole.digest()).rstrip(b"=").decode()
 

@@ -68,9 +68,7 @@ class SessionManager:
         """A session. Raises: SessionNotFound."""
         return await self._store.get_session(key)
 
-    async def get_revision(
-        self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int
-    ) -> Restored:
+    async def get_revision(self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int) -> Restored:
         """A revision. Raises: SessionNotFound, RevisionNotFound, CorruptData."""
         return await self._store.get_revision(key, target, with_state=with_state, message_limit=message_limit)
 

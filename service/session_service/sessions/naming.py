@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 
 def suggestions(now: datetime) -> Iterator[str]:
-    """`session-<UTC timestamp>` to the microsecond, then the same with -2, -3 …"""
+    """`session-<UTC timestamp>` to the microsecond, then the same followed by -2, -3 and so on."""
     name = f"session-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     yield name
     number = 2

@@ -62,9 +62,7 @@ class SessionStore(Protocol):
     async def get_session(self, key: SessionKey) -> Session:
         """Raises: SessionNotFound."""
 
-    async def get_revision(
-        self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int
-    ) -> Restored:
+    async def get_revision(self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int) -> Restored:
         """Raises: SessionNotFound, RevisionNotFound, CorruptData."""
 
     async def list_sessions(self, query: SessionQuery) -> Sequence[Session]:

@@ -37,11 +37,20 @@ class Placed:
     """None: a new transcript."""
     parent_transcript_id: int | None
     parent_message_count: int
+    parent_digest: bytes
+    """Running digest over the parent's messages that a new transcript shares."""
     depth: int
     transcript_length: int
     """Messages in the transcript after this save."""
     segments: Sequence[Segment]
     """What has to be written."""
+
+    @property
+    def kind(self) -> str:
+        """How the messages were placed, for metrics: append, prefix, branch or whole."""
+        if self.transcript_id is not None:
+            return "append" if self.segments else "prefix"
+        return "whole" if self.parent_transcript_id is None else "branch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +92,18 @@ def extends(tail: Tail, digests: Sequence[bytes]) -> bool:
 
 def whole(messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
     """A new transcript that shares nothing."""
-    return Placed(None, None, 0, 0, len(messages), list(cut(messages, digests, 0)))
+    return Placed(None, None, 0, digests[0], 0, len(messages), list(cut(messages, digests, 0)))
 
 
 def append(tail: Tail, messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
     """Goes on at the very end of the head's transcript; common = its whole length."""
     segments = list(cut(messages, digests, tail.transcript_length))
-    return Placed(tail.transcript_id, None, 0, 0, len(messages), segments)
+    return Placed(tail.transcript_id, None, 0, b"", 0, len(messages), segments)
 
 
 def prefix(tail: Tail) -> Placed:
     """The messages are all stored already, as a prefix of the head's transcript."""
-    return Placed(tail.transcript_id, None, 0, 0, tail.transcript_length, ())
+    return Placed(tail.transcript_id, None, 0, b"", 0, tail.transcript_length, ())
 
 
 def branch(owner: Owner, common: int, messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
@@ -102,7 +111,7 @@ def branch(owner: Owner, common: int, messages: Sequence[bytes], digests: Sequen
     if common == 0 or owner.depth >= MAX_DEPTH:
         return whole(messages, digests)
     segments = list(cut(messages, digests, common))
-    return Placed(None, owner.transcript_id, common, owner.depth + 1, len(messages), segments)
+    return Placed(None, owner.transcript_id, common, digests[common], owner.depth + 1, len(messages), segments)
 
 
 def _segment(messages: Sequence[bytes], digests: Sequence[bytes], begin: int, end: int) -> Segment:

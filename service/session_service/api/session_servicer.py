@@ -1,0 +1,93 @@
+"""agent_sessions.v1.SessionService: each RPC is parse, one use case, convert."""
+
+from typing import Any
+
+from agent_sessions.v1 import session_service_pb2 as pb
+from agent_sessions.v1.session_service_pb2_grpc import SessionServiceServicer
+
+from session_service.api import convert, fields, pagination, states
+from session_service.api.interceptors.call import current_call
+from session_service.auth.principal import Principal
+from session_service.sessions.manager import SessionManager
+from session_service.sessions.model import Tenant
+
+REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
+
+Context = Any
+"""grpc.aio.ServicerContext; no RPC here needs it."""
+
+
+class SessionServicer(SessionServiceServicer):
+    """Runs behind the interceptors, which authenticate, log, count, and turn exceptions into statuses."""
+
+    def __init__(self, manager: SessionManager) -> None:
+        self._manager = manager
+
+    async def SaveSession(self, request: pb.SaveSessionRequest, context: Context) -> pb.SaveSessionResponse:
+        """Store a revision."""
+        tenant, caller = await self._caller()
+        return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+
+    async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> pb.RestoreSessionResponse:
+        """Return a state and record that it was restored."""
+        tenant, caller = await self._caller()
+        found = await self._manager.restore(
+            convert.change(request, tenant, caller), convert.target(request), convert.message_limit(request)
+        )
+        return pb.RestoreSessionResponse(
+            session=convert.session(found.session),
+            revision=convert.revision(found.revision),
+            state=states.put_together(found, request.agent_id),
+        )
+
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        """Describe a session."""
+        tenant, _ = await self._caller()
+        found = await self._manager.get_session(convert.key(request, tenant))
+        return pb.GetSessionResponse(session=convert.session(found))
+
+    async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> pb.GetRevisionResponse:
+        """Return a revision, with or without its state."""
+        tenant, _ = await self._caller()
+        view = fields.known("view", request.view, REVISION_VIEWS)
+        found = await self._manager.get_revision(
+            convert.key(request, tenant),
+            convert.target(request),
+            with_state=view == pb.REVISION_VIEW_FULL,
+            message_limit=convert.message_limit(request),
+        )
+        return pb.GetRevisionResponse(
+            session=convert.session(found.session),
+            revision=convert.revision(found.revision),
+            state=None if found.state is None else states.put_together(found, request.agent_id),
+        )
+
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        """List sessions, page by page."""
+        tenant, _ = await self._caller()
+        page, more = await self._manager.list_sessions(convert.session_query(request, tenant))
+        token = pagination.after_session(request, tenant, page[-1]) if more else ""
+        return pb.ListSessionsResponse(sessions=map(convert.session, page), next_page_token=token)
+
+    async def ListRevisions(self, request: pb.ListRevisionsRequest, context: Context) -> pb.ListRevisionsResponse:
+        """List revisions, page by page."""
+        tenant, _ = await self._caller()
+        page, more = await self._manager.list_revisions(convert.revision_query(request, tenant))
+        token = pagination.after_revision(request, tenant, page[-1]) if more else ""
+        return pb.ListRevisionsResponse(revisions=map(convert.revision, page), next_page_token=token)
+
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> pb.DeleteSessionResponse:
+        """Hide a session, or remove it for good."""
+        tenant, caller = await self._caller()
+        gone = await self._manager.delete(convert.change(request, tenant, caller), purge=request.purge)
+        return pb.DeleteSessionResponse(session=convert.session(gone))
+
+    async def UndeleteSession(self, request: pb.UndeleteSessionRequest, context: Context) -> pb.UndeleteSessionResponse:
+        """Bring a hidden session back."""
+        tenant, caller = await self._caller()
+        back = await self._manager.undelete(convert.change(request, tenant, caller))
+        return pb.UndeleteSessionResponse(session=convert.session(back))
+
+    async def _caller(self) -> tuple[Tenant, Principal]:
+        principal = current_call.get().principal
+        return await self._manager.tenant(principal.tenant), principal

@@ -1,0 +1,210 @@
+"""What the write batcher carries: rows for the functions of 0002_functions.sql, and the calls themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from session_service.postgres.pool import Connection
+
+
+class SaveStatus(IntEnum):
+    """What save_sessions_v1 says of an item."""
+
+    SAVED = 0
+    REPLAYED = 1
+    REUSED = 2
+    DELETED = 3
+    REVISION_MISMATCH = 4
+    USER_MISMATCH = 5
+    CHECKPOINT_EXISTS = 6
+    STALE = 7
+    NAME_TAKEN = 8
+    BUSY = 9
+
+
+class ChangeStatus(IntEnum):
+    """What change_sessions_v1 and purge_session_v1 say of an item."""
+
+    DONE = 0
+    REPLAYED = 1
+    REUSED = 2
+    DELETED = 3
+    REVISION_MISMATCH = 4
+    NOT_DELETED = 5
+    NOT_FOUND = 6
+    BUSY = 9
+
+
+class EventType(IntEnum):
+    """session_events.type."""
+
+    SAVED = 1
+    RESTORED = 2
+    DELETED = 3
+    UNDELETED = 4
+
+
+class SaveRow(NamedTuple):
+    """One save, in the order of save_sessions_v1's parameters from p_bucket to p_checksum."""
+
+    bucket: int
+    tenant_id: int
+    agent_id: str
+    session_name: str
+    server_named: bool
+    planned_head: int
+    expected_revision: int | None
+    request_id: UUID
+    fingerprint: bytes
+    user_id: str
+    client_id: str
+    actor: str
+    labels: str | None
+    checkpoint_id: str | None
+    metadata: str | None
+    save_time: datetime
+    uid: UUID
+    event_id: UUID
+    transcript_id: int | None
+    parent_transcript_id: int | None
+    parent_message_count: int
+    parent_digest: bytes
+    depth: int
+    transcript_length: int
+    message_count: int
+    message_bytes: int
+    size_bytes: int
+    digest: bytes
+    state_digest: bytes
+    state: bytes
+    state_codec: int
+    state_raw_size: int
+    value_digests: bytes | None
+    checksum: int
+
+
+class SegmentRow(NamedTuple):
+    """One segment, in the order of the p_segment_ parameters after p_segment_item."""
+
+    first_message: int
+    message_count: int
+    raw_size: int
+    codec: int
+    payload: bytes
+    digest: bytes
+    checksum: int
+
+
+class ValueRow(NamedTuple):
+    """One big value, in the order of the p_value_ parameters after p_value_item."""
+
+    digest: bytes
+    raw_size: int
+    codec: int
+    payload: bytes
+    checksum: int
+    repair: bool
+
+
+class ChangeRow(NamedTuple):
+    """One restore, delete or undelete, in the order of change_sessions_v1's parameters from p_type on."""
+
+    type: int
+    bucket: int
+    tenant_id: int
+    agent_id: str
+    session_name: str
+    expected_revision: int | None
+    revision: int | None
+    request_id: UUID
+    fingerprint: bytes
+    client_id: str
+    actor: str
+    change_time: datetime
+    event_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOperation:
+    """A save with everything it writes."""
+
+    lock_keys: Sequence[int]
+    """The session's first; they tell operations on the same session, too."""
+    row: SaveRow
+    segments: Sequence[SegmentRow]
+    values: Sequence[ValueRow]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Payload bytes to be written."""
+        parts = (*(s.payload for s in self.segments), *(v.payload for v in self.values), self.row.state)
+        return sum(map(len, parts))
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOperation:
+    """A restore, delete or undelete."""
+
+    lock_keys: Sequence[int]
+    row: ChangeRow
+
+    stored_bytes = 0
+
+
+Operation = SaveOperation | ChangeOperation
+
+_HEAD_PARAMETERS = 3  # p_wait, p_lock_item, p_lock_key
+
+
+def _call(function: str, parameters: int) -> str:
+    return f"SELECT * FROM {function}({', '.join(f'${n}' for n in range(1, parameters + 1))})"  # noqa: S608  names of this module
+
+
+SAVE = _call(
+    "save_sessions_v1",
+    _HEAD_PARAMETERS + len(SaveRow._fields) + 1 + len(SegmentRow._fields) + 1 + len(ValueRow._fields),
+)
+CHANGE = _call("change_sessions_v1", _HEAD_PARAMETERS + len(ChangeRow._fields))
+
+
+async def execute(connection: Connection, batch: Sequence[Operation], *, wait: bool) -> Sequence[asyncpg.Record]:
+    """Carries out operations of one kind in one transaction, at most one for each session.
+
+    Args:
+        connection: with no transaction open, or one that holds the batch's locks and has written nothing.
+        batch: all saves or all changes.
+        wait: whether to wait for sessions that someone else is changing (else: Status.BUSY).
+
+    Returns:
+        The result rows, in the order of the batch.
+    """
+    locks = sorted((key, item) for item, op in enumerate(batch, 1) for key in op.lock_keys)
+    head = (wait, [item for _, item in locks], [key for key, _ in locks])
+    saves = [op for op in batch if isinstance(op, SaveOperation)]
+    if saves:
+        segments = [(item, *row) for item, op in enumerate(saves, 1) for row in op.segments]
+        values = [(item, *row) for item, op in enumerate(saves, 1) for row in op.values]
+        rows = await connection.fetch(
+            SAVE,
+            *head,
+            *_columns([op.row for op in saves], len(SaveRow._fields)),
+            *_columns(segments, 1 + len(SegmentRow._fields)),
+            *_columns(values, 1 + len(ValueRow._fields)),
+        )
+    else:
+        changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
+        rows = await connection.fetch(CHANGE, *head, *_columns(changes, len(ChangeRow._fields)))
+    return sorted(rows, key=_item)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def _item(row: asyncpg.Record) -> int:
+    return int(row["item"])

@@ -1,0 +1,271 @@
+"""SessionStore on PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
+
+import asyncpg
+
+from session_service.postgres import lists, rows, saving, states
+from session_service.postgres.errors import is_connection_lost, translated
+from session_service.postgres.operations import (
+    ChangeOperation,
+    ChangeRow,
+    ChangeStatus,
+    EventType,
+    Operation,
+    SaveOperation,
+    SaveStatus,
+    execute,
+)
+from session_service.postgres.outcomes import change_refusal, save_refusal
+from session_service.postgres.pool import Database
+from session_service.postgres.saving import Prepared
+from session_service.postgres.write_batcher import WriteBatcher
+from session_service.sessions import digests, placement
+from session_service.sessions.errors import CorruptData
+from session_service.sessions.model import (
+    Change,
+    Restored,
+    Revision,
+    RevisionQuery,
+    Save,
+    Saved,
+    Session,
+    SessionKey,
+    SessionQuery,
+    Target,
+    Tenant,
+)
+from session_service.sessions.observer import Observer, SilentObserver
+from session_service.sessions.store import NameTaken
+from session_service.sessions.transcript import Placed
+
+OPTIMISTIC_ATTEMPTS = 3
+"""Plans made without a session's lock, before one is made with it: others may move the head in between."""
+
+TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
+TAKE_LOCK = "SELECT pg_advisory_xact_lock($1)"
+PURGE = "SELECT * FROM purge_session_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+
+
+class PostgresSessionStore:
+    """Reads go through the pool, changes through the write batcher."""
+
+    def __init__(self, database: Database, batcher: WriteBatcher, observer: Observer | None = None) -> None:
+        self._database = database
+        self._batcher = batcher
+        self._observer = observer or SilentObserver()
+        self._tenants: dict[str, Tenant] = {}
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def tenant(self, name: str) -> Tenant:
+        """See SessionStore. Tenants never change, so each is read once."""
+        if name not in self._tenants:
+            row = await self._database.fetchrow(TENANT, name)
+            if row is None:
+                raise LookupError(f"no tenant {name!r}")
+            self._tenants[name] = Tenant(row["tenant_id"], name, row["digest_secret"])
+        return self._tenants[name]
+
+    async def save(self, save: Save, now: datetime) -> Saved:
+        """See SessionStore."""
+        prepared = saving.prepare(save, now)
+        with translated():
+            async with self._turn(prepared.lock_keys[0]):
+                operation, placed, row = await self._carry_out(prepared)
+            return await self._saved(prepared, operation, placed, row)
+
+    async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
+        """See SessionStore."""
+        found = await self._read(change.key, target, message_limit)
+        asked = (target.revision, target.checkpoint_id, message_limit)
+        row, status = await self._change(EventType.RESTORED, change, asked, now, found.revision.revision)
+        first = row["changed_revision"]
+        if status is ChangeStatus.REPLAYED and first != found.revision.revision:
+            found = await self._read(change.key, Target(revision=first), message_limit)
+        return Restored(rows.session(row, change.key.agent_id), found.revision, found.state)
+
+    async def delete(self, change: Change, *, purge: bool, now: datetime) -> Session:
+        """See SessionStore."""
+        if purge:
+            return await self._purge(change, now)
+        row, _ = await self._change(EventType.DELETED, change, (), now)
+        return rows.session(row, change.key.agent_id)
+
+    async def undelete(self, change: Change, now: datetime) -> Session:
+        """See SessionStore."""
+        row, _ = await self._change(EventType.UNDELETED, change, (), now)
+        return rows.session(row, change.key.agent_id)
+
+    async def get_session(self, key: SessionKey) -> Session:
+        """See SessionStore."""
+        return await lists.session(self._database.fetch, key)
+
+    async def get_revision(self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int) -> Restored:
+        """See SessionStore."""
+        if with_state:
+            return await self._read(key, target, message_limit)
+        return await states.describe(self._database.fetch, key, target)
+
+    async def list_sessions(self, query: SessionQuery) -> Sequence[Session]:
+        """See SessionStore."""
+        return await lists.sessions(self._database.fetch, query)
+
+    async def list_revisions(self, query: RevisionQuery) -> Sequence[Revision]:
+        """See SessionStore."""
+        return await lists.revisions(self._database.fetch, query)
+
+    async def _carry_out(self, prepared: Prepared) -> tuple[SaveOperation, Placed, asyncpg.Record]:
+        for _ in range(OPTIMISTIC_ATTEMPTS):
+            operation, placed = await saving.plan(prepared, self._database.fetch)
+            row = await self._batcher.submit(operation)
+            if row["status"] == SaveStatus.BUSY:
+                break
+            if row["status"] != SaveStatus.STALE:
+                return operation, placed, row
+        try:
+            return await self._carry_out_locked(prepared)
+        except Exception as error:
+            if not is_connection_lost(error):
+                raise
+            # Its outcome is not known, but the request_id keeps it from being stored twice.
+            return await self._carry_out_locked(prepared)
+
+    async def _carry_out_locked(self, prepared: Prepared) -> tuple[SaveOperation, Placed, asyncpg.Record]:
+        """Plans while holding the session's lock, so that nobody can move the head in between."""
+        async with self._database.connection() as connection, connection.transaction():
+            for key in sorted(prepared.lock_keys):
+                await connection.execute(TAKE_LOCK, key)
+            operation, placed = await saving.plan(prepared, connection.fetch)
+            (row,) = await execute(connection, [operation], wait=True)
+        return operation, placed, row
+
+    async def _saved(self, prepared: Prepared, operation: SaveOperation, placed: Placed, row: asyncpg.Record) -> Saved:
+        status, save = SaveStatus(row["status"]), prepared.save
+        if status is SaveStatus.NAME_TAKEN:
+            raise NameTaken
+        if status not in (SaveStatus.SAVED, SaveStatus.REPLAYED):
+            raise save_refusal(status, row, save)
+        session = rows.session(row, save.agent_id)
+        if status is SaveStatus.REPLAYED:
+            key = SessionKey(save.tenant, save.agent_id, session.session_name)
+            found = await states.describe(self._database.fetch, key, Target(revision=row["saved_revision"]))
+            return Saved(session, found.revision, replayed=True)
+        self._observer.saved(
+            placed.kind,
+            sum(segment.message_count for segment in placed.segments),
+            prepared.size_bytes,
+            operation.stored_bytes,
+        )
+        return Saved(session, _stored(operation, row["uid"], save), replayed=False)
+
+    async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
+        try:
+            found = await states.read(self._database.fetch, key, target, message_limit)
+        except CorruptData:
+            self._observer.corrupted()
+            raise
+        self._observer.restored(found.revision.message_count, len(found.state or b""))
+        return found
+
+    async def _change(
+        self,
+        kind: EventType,
+        change: Change,
+        asked: tuple[int | str | None, ...],
+        now: datetime,
+        revision: int | None = None,
+    ) -> tuple[asyncpg.Record, ChangeStatus]:
+        key = change.key
+        row = ChangeRow(
+            type=kind,
+            bucket=placement.bucket_of(key.tenant, key.agent_id),
+            tenant_id=key.tenant.tenant_id,
+            agent_id=key.agent_id,
+            session_name=key.session_name,
+            expected_revision=change.expected_revision,
+            revision=revision,
+            request_id=_request_id(change),
+            fingerprint=_fingerprint(kind, change, asked),
+            client_id=change.client_id,
+            actor=change.actor,
+            change_time=now,
+            event_id=uuid4(),
+        )
+        with translated():
+            result = await self._submit(ChangeOperation((placement.lock_key(key),), row))
+        status = ChangeStatus(result["status"])
+        if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
+            raise change_refusal(status, result, key, change)
+        return result, status
+
+    async def _submit(self, operation: Operation) -> asyncpg.Record:
+        row = await self._batcher.submit(operation)
+        if row["status"] != ChangeStatus.BUSY:
+            return row
+        async with self._database.connection() as connection:
+            (row,) = await execute(connection, [operation], wait=True)
+        return row
+
+    async def _purge(self, change: Change, now: datetime) -> Session:
+        key = change.key
+        arguments = (
+            placement.lock_key(key),
+            placement.bucket_of(key.tenant, key.agent_id),
+            key.tenant.tenant_id,
+            key.agent_id,
+            key.session_name,
+            change.expected_revision,
+            _request_id(change),
+            _fingerprint(EventType.DELETED, change, ("purge",)),
+            change.client_id,
+            change.actor,
+            now,
+            uuid4(),
+        )
+        # Safe to repeat over a new connection, as fetch() does: the request_id finds the first one's event.
+        row = await self._database.fetchrow(PURGE, *arguments)
+        if row is None:
+            raise RuntimeError("purge_session_v1 returned nothing")
+        status = ChangeStatus(row["status"])
+        if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
+            raise change_refusal(status, row, key, change)
+        return rows.session(row, key.agent_id)
+
+    @asynccontextmanager
+    async def _turn(self, lock_key: int) -> AsyncIterator[None]:
+        """One save of a session at a time in this process: two would only spoil each other's plans."""
+        lock = self._turns.setdefault(lock_key, asyncio.Lock())
+        async with lock:
+            yield
+
+
+def _stored(operation: SaveOperation, uid: UUID, save: Save) -> Revision:
+    row = operation.row
+    revision = row.planned_head + 1
+    return Revision(
+        revision=revision,
+        etag=digests.etag(uid, revision, row.digest, row.state_digest),
+        parent_revision=row.planned_head,
+        checkpoint_id=save.checkpoint_id,
+        message_count=row.message_count,
+        size_bytes=row.size_bytes,
+        create_time=row.save_time,
+        metadata=save.metadata,
+    )
+
+
+def _request_id(change: Change) -> UUID:
+    if change.request_id is None:
+        raise ValueError("a change without request_id cannot be repeated")
+    return change.request_id
+
+
+def _fingerprint(kind: EventType, change: Change, asked: tuple[int | str | None, ...]) -> bytes:
+    key = change.key
+    fields = (int(kind), key.agent_id, key.session_name, change.expected_revision, change.client_id, *asked)
+    return digests.of_request(key.tenant.digest_secret, fields)

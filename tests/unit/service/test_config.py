@@ -10,9 +10,7 @@ PASSWORD = "hunter2"  # noqa: S105 - not a secret: the tests look for it in text
 URL = f"postgresql://owner:{PASSWORD}@db.example:5432/sessions?sslpassword={PASSWORD}"
 
 
-def refusal(
-    capsys: pytest.CaptureFixture[str], argv: list[str], environ: dict[str, str] | None = None
-) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], argv: list[str], environ: dict[str, str] | None = None) -> str:
     with pytest.raises(SystemExit) as stopped:
         parse(argv, environ or {})
     assert stopped.value.code == 2

@@ -97,8 +97,7 @@ def _open(request: _List, tenant: Tenant) -> tuple[str, int] | None:
 
 
 def _signature(request: _List, tenant: Tenant, sort_key: str, number: int) -> str:
-    arguments = type(request)()
-    arguments.CopyFrom(request)
+    arguments = type(request).FromString(request.SerializeToString())
     arguments.ClearField("page_token")
     arguments.ClearField("page_size")
     content = arguments.SerializeToString(deterministic=True)

@@ -4,7 +4,7 @@ from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Me
 from google.protobuf.message import DecodeError
 
 from session_service.api import fields
-from session_service.sessions.errors import AgentIdMismatch, CorruptData
+from session_service.sessions.errors import AgentIdMismatch, CorruptData, InvalidField
 from session_service.sessions.model import Content, Restored
 
 MAX_VALUES = 1000
@@ -34,9 +34,9 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
     values = {name: _value(state, name) for name in state.values}
     # What is left is everything but the parts taken out, unknown fields included.
     for part in ("agent_id", "message_history", "values"):
-        state.ClearField(part)  # type: ignore[arg-type]  # the stub lists the names as literals
+        state.ClearField(part)
     if state.HasField("auth_context"):
-        state.auth_context.DiscardUnknownFields()  # type: ignore[attr-defined]  # missing in the stubs
+        state.auth_context.DiscardUnknownFields()
     state.loop_state = state.loop_state or LoopState.LOOP_STATE_IDLE
     return Content(messages, values, state.SerializeToString(deterministic=True))
 
@@ -64,7 +64,7 @@ def _check(state: AgentState) -> None:
     if state.HasField("auth_context"):
         _check_auth(state.auth_context)
     if len(state.values) > MAX_VALUES:
-        raise fields.InvalidField("snapshot.values", f"at most {MAX_VALUES} entries", len(state.values))
+        raise InvalidField("snapshot.values", f"at most {MAX_VALUES} entries", len(state.values))
     for name, payload in state.values.items():
         fields.name("snapshot.values key", name)
         fields.length(f"snapshot.values[{name!r}].content_type", payload.content_type)

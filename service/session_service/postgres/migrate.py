@@ -7,6 +7,8 @@ sees what the one before it did. A file whose first line is `-- no-transaction`
 holds one idempotent statement (CREATE INDEX CONCURRENTLY …).
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,17 +1,23 @@
 """Connections to PostgreSQL: bounded in number and in time, replaced when they die."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from session_service.postgres.errors import is_connection_lost, translated
 
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:  # generic in the stubs only
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a new connection."""
@@ -37,7 +43,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record]
 
     @classmethod
-    async def connect(cls, dsn: str, *, role: str, pool_size: int = 10, statement_timeout: float = 10.0) -> "Database":
+    async def connect(cls, dsn: str, *, role: str, pool_size: int = 10, statement_timeout: float = 10.0) -> Database:
         """Opens the pool.
 
         Args:

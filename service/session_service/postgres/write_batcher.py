@@ -5,6 +5,8 @@ once (a 2 ms window would triple its latency), and under load the flush itself
 is the window. A caller that gives up ends its own wait only; a flush goes on.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections import deque

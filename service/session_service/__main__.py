@@ -31,16 +31,21 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    from prometheus_client import disable_created_metrics
+
     from session_service.server import Server
 
+    disable_created_metrics()  # a second series for each counter, which nobody reads
     await Server(settings).run()
 
 
 async def _migrate(settings: Settings) -> None:
+    from session_service.database_source import connecting
     from session_service.postgres.migrate import migrate
 
     assert settings.database_url is not None  # noqa: S101 - parse() demands it for this command
-    applied = await migrate(settings.database_url, role=settings.database_role)
+    with connecting(settings.database_url):
+        applied = await migrate(settings.database_url, role=settings.database_role)
     for name in applied:
         _log.info("migration applied", migration=name)
     _log.info("the schema is up to date", applied=len(applied))

@@ -1,8 +1,9 @@
 """Where the database comes from: one that is given, or one of our own."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
+import asyncpg
 import structlog
 
 from session_service.config import Settings
@@ -10,6 +11,24 @@ from session_service.config_values import without_password
 from session_service.postgres.migrate import migrate, require_current
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+class StartupError(Exception):
+    """The command cannot do its work. The message tells why, and holds no password."""
+
+
+@contextmanager
+def connecting(url: str) -> Iterator[None]:
+    """Turn what the driver raises into a StartupError."""
+    try:
+        yield
+    except (OSError, asyncpg.PostgresError) as error:
+        told = str(error) or type(error).__name__
+    except (asyncpg.InterfaceError, ValueError) as error:
+        told = type(error).__name__  # its text may repeat parts of the URL
+    else:
+        return
+    raise StartupError(f"cannot use the database {without_password(url)}: {told}")
 
 
 @asynccontextmanager
@@ -20,7 +39,8 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
             yield dsn
         return
     _log.info("using PostgreSQL", url=without_password(settings.database_url))
-    await require_current(settings.database_url)
+    with connecting(settings.database_url):
+        await require_current(settings.database_url)
     yield settings.database_url
 
 

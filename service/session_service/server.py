@@ -17,7 +17,7 @@ from session_service.api.interceptors.pipeline import Pipeline
 from session_service.api.session_servicer import SessionServicer
 from session_service.build_info import version
 from session_service.config import Settings
-from session_service.database_source import database_url
+from session_service.database_source import StartupError, database_url
 from session_service.health import Readiness, running
 from session_service.metrics import Metrics
 from session_service.ops.heartbeat import Heartbeat
@@ -30,10 +30,6 @@ from session_service.sessions.manager import SessionManager
 _LAST_ANSWERS = 0.5
 """Seconds for answers that were just given to leave, once no call is in flight."""
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class StartupError(Exception):
-    """The server cannot start. The message tells why."""
 
 
 class Server:
@@ -68,10 +64,10 @@ class Server:
             dsn = await stack.enter_async_context(database_url(self._settings))
             database = await self._connect(dsn)
             stack.push_async_callback(database.close)
-            batcher = WriteBatcher(database)
+            batcher = WriteBatcher(database, self._metrics)
             await batcher.start()
             stack.push_async_callback(batcher.close)
-            server = self._build(SessionManager(PostgresSessionStore(database, batcher)))
+            server = self._build(SessionManager(PostgresSessionStore(database, batcher, self._metrics)))
             address = self._bind(server)
             await server.start()
             stack.push_async_callback(self._drain, server)

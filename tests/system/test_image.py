@@ -23,25 +23,26 @@ from .stopwatch import measured
 # The first test pays for the image.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(420)]
 
+# Named as grpcurl writes it: as in the .proto.
 STATE = {
-    "messageHistory": [
+    "message_history": [
         {
-            "messageId": "m1",
+            "message_id": "m1",
             "role": "ROLE_USER",
-            "createTime": "2026-01-02T03:04:05.123456789Z",
+            "create_time": "2026-01-02T03:04:05.123456789Z",
             "text": "What is in the box? – NUL: \0",
         },
         {
-            "messageId": "m2",
+            "message_id": "m2",
             "role": "ROLE_TOOL",
-            "payload": {"contentType": "application/json", "data": "eyJhbnN3ZXIiOiA0Mn0="},
+            "payload": {"content_type": "application/json", "data": "eyJhbnN3ZXIiOiA0Mn0="},
         },
     ],
-    "loopState": "LOOP_STATE_WAITING_FOR_INPUT",
-    "createdAt": "2026-01-02T03:04:05Z",
-    "llmProvider": "example",
-    "authContext": {"type": "api_key"},
-    "values": {"notes": {"contentType": "text/plain", "data": "aGVsbG8="}},
+    "loop_state": "LOOP_STATE_WAITING_FOR_INPUT",
+    "created_at": "2026-01-02T03:04:05Z",
+    "llm_provider": "example",
+    "auth_context": {"type": "api_key"},
+    "values": {"notes": {"content_type": "text/plain", "data": "aGVsbG8="}},
 }
 
 # Runs inside a container: what a process there is and finds.
@@ -206,18 +207,18 @@ def test_saves_stops_and_restores(deployment: Deployment, postgres: Postgres) ->
     with measured("migrate"):
         migrated = deployment.migrate()
     assert migrated.exit_code == 0, migrated.output
-    session = {"agentId": "agent", "sessionName": "session"}
+    session = {"agent_id": "agent", "session_name": "session"}
 
     with measured("first server: start, save, stop"), deployment.serve() as server:
         server.wait_until_serving()
-        saved = server.call("SaveSession", {**session, "snapshot": STATE, "requestId": str(uuid4())})
+        saved = server.call("SaveSession", {**session, "snapshot": STATE, "request_id": str(uuid4())})
         assert saved["revision"]["revision"] == "1"
         first = server.stop()
 
     with measured("second server: start, restore, stop"), deployment.serve() as server:
         server.wait_until_serving()
         restored = server.call("RestoreSession", session)
-        assert restored["state"] == {"agentId": "agent", **STATE}
+        assert restored["state"] == {"agent_id": "agent", **STATE}
         second = server.stop()
 
     assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output

@@ -1,0 +1,65 @@
+# `make help` tells what there is. Everything that a target needs, it installs
+# itself into .venv; nothing but Python 3.11+, pip and make is expected.
+
+PYTHON ?= python3
+VENV := .venv
+PROTOS_VENV := .venv-protos
+BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LISTEN ?= 127.0.0.1:7450
+DATA_DIR ?= .data
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check test-system demo protos lock clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.serve ## Run a server with its own PostgreSQL in .data (LISTEN=, DATA_DIR=)
+	@LISTEN="$(LISTEN)" DATA_DIR="$(DATA_DIR)" scripts/serve.sh "$(BIN)"
+
+test: $(VENV)/.dev ## Run all tests that need no root: unit, integration, end to end, faults
+	@scripts/timed.sh "make test" $(BIN)/python -m pytest -m "not system" \
+		--cov --cov-report=term:skip-covered $(TESTFLAGS)
+
+check: $(VENV)/.dev $(PROTOS_VENV)/.done ## Lint, types, import rules, protos, manifests
+	@scripts/timed.sh "make check" scripts/check.sh "$(BIN)" "$(PROTOS_VENV)/bin"
+
+test-system: $(VENV)/.dev ## Build and run the image for real (installs Debian packages; needs root)
+	@scripts/timed.sh "Debian packages" tests/system/install-packages.sh
+	@scripts/timed.sh "make test-system" $(BIN)/python -m pytest -m system tests/system $(TESTFLAGS)
+
+demo: $(VENV)/.serve ## Show a session's life in the terminal
+	@$(BIN)/python examples/demo.py
+
+protos: $(PROTOS_VENV)/.done ## Write the generated stubs anew
+	@scripts/protos.sh "$(PROTOS_VENV)/bin" client
+
+lock: $(VENV)/.dev ## Pin dependencies anew (LOCKFLAGS=--upgrade for newer versions)
+	@$(BIN)/python $(PIP_INSTALL) uv
+	@scripts/lock.sh $(BIN)/uv $(LOCKFLAGS)
+
+clean: ## Remove environments and caches; data in .data stays
+	rm -rf $(VENV) $(PROTOS_VENV) .build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# pip refuses a local project beside hashes: the pinned dependencies first, then
+# the project without dependencies.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@echo "making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: requirements/serve.txt pyproject.toml | $(VENV)/bin/python
+	@scripts/timed.sh "installing the server" $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
+	@scripts/timed.sh "installing the tools" $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.serve
+
+$(PROTOS_VENV)/.done: requirements/protos.txt
+	@$(PYTHON) -m venv $(PROTOS_VENV)
+	@$(PROTOS_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/protos.txt
+	@touch $@

@@ -19,6 +19,7 @@ from session_service.api.interceptors.pipeline import Context, Pipeline
 from session_service.metrics import Metrics
 from session_service.sessions.errors import DatabaseUnavailable, InvalidField
 
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 SERVICE = "tests.Probe"
 LIMIT = 1024
 
@@ -81,13 +82,13 @@ class Probe:
             yield answer_to(request)
 
     async def echo_reading(self, _: Any, context: Context) -> None:
-        while (request := await context.read()) is not grpc.aio.EOF:
+        while (request := await context.read()) is not EOF:
             await self._maybe_wait(request)
             await context.write(answer_to(request))
 
     async def gather_reading(self, _: Any, context: Context) -> GetSessionResponse:
         last = GetSessionResponse()
-        while (request := await context.read()) is not grpc.aio.EOF:
+        while (request := await context.read()) is not EOF:
             last = answer_to(request)
         return last
 
@@ -194,7 +195,7 @@ async def running() -> AsyncIterator[Running]:
 
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:
-    trailing = dict(error.trailing_metadata() or ())
+    trailing = {item.key: item.value for item in error.trailing_metadata() or ()}
     details = trailing["grpc-status-details-bin"]
     assert isinstance(details, bytes)
     info = ErrorInfo()

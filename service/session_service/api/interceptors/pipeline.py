@@ -29,7 +29,7 @@ _KINDS = {
 }
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
+class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """The one interceptor of the server: its layers, the first outermost."""
 
     def __init__(self, layers: Sequence[Layer], max_request_bytes: int) -> None:
@@ -98,8 +98,10 @@ class _MessageContext:
         self._call = call
 
     async def read(self) -> Any:
-        data = await self._context.read()
-        return data if data is grpc.aio.EOF else self._codec.decode(self._call, data)
+        data: Any = await self._context.read()
+        if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+            return data
+        return self._codec.decode(self._call, data)
 
     async def write(self, message: Any) -> None:
         await self._context.write(self._codec.encode(self._call, message))

@@ -1,0 +1,26 @@
+from session_service.metrics import Metrics
+
+
+def test_each_has_a_registry_of_its_own() -> None:
+    first, second = Metrics("1"), Metrics("2")
+    first.restored(5, 100)
+    assert first.registry.get_sample_value("session_service_restored_messages_total") == 5
+    assert second.registry.get_sample_value("session_service_restored_messages_total") == 0
+
+
+def test_what_the_store_tells_is_counted() -> None:
+    metrics = Metrics("1")
+    metrics.saved("append", 3, 1000, 400)
+    metrics.saved("branch", 1, 10, 20)
+    metrics.flushed(2, 0.004)
+    metrics.corrupted()
+    metrics.database(True)
+    value = metrics.registry.get_sample_value
+    assert value("session_service_saves_total", {"kind": "append"}) == 1
+    assert value("session_service_saved_messages_total") == 4
+    assert value("session_service_saved_content_bytes_total") == 1010
+    assert value("session_service_stored_bytes_total") == 420
+    assert value("session_service_flush_saves_sum") == 2
+    assert value("session_service_flush_seconds_bucket", {"le": "0.005"}) == 1
+    assert value("session_service_corruptions_total") == 1
+    assert value("session_service_database_up") == 1

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
-from google.rpc import (  # type: ignore[import-untyped]  # the distribution has no py.typed
+from google.rpc import (
     error_details_pb2,
     status_pb2,
 )

@@ -11,7 +11,7 @@ from agent_sessions.v1 import session_service_pb2_grpc as rpc
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import (  # type: ignore[import-untyped]  # the distribution has no py.typed
+from google.rpc import (
     error_details_pb2,
     status_pb2,
 )

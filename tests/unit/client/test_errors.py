@@ -10,7 +10,7 @@ from agent_sessions import errors
 from agent_sessions.client import SessionClient
 from agent_sessions.status import error_from_rpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # the distribution has no py.typed
+from google.rpc import error_details_pb2
 from grpc import StatusCode
 
 from tests.unit.client.scripted_server import Failure, ScriptedServer, info, retry_after

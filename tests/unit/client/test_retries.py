@@ -122,6 +122,16 @@ async def test_a_hanging_server_is_a_deadline_exceeded(server: ScriptedServer, c
     await asyncio.wait_for(server.cancelled.wait(), 5)
 
 
+async def test_an_attempt_cut_off_by_the_deadline_tells_what_failed_before(
+    server: ScriptedServer, client: SessionClient
+) -> None:
+    server.script = [UNAVAILABLE, server.hang]
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client.save("a", "s", STATE, timeout=0.5)
+    assert isinstance(caught.value.last_error, Unavailable)
+    assert len(server.requests) == 2
+
+
 async def test_the_default_timeout_holds(server: ScriptedServer) -> None:
     server.script = [server.hang]
     async with SessionClient(server.target, timeout=0.2) as client:

@@ -25,7 +25,7 @@ from agent_sessions.v1 import session_service_pb2 as messages
 from grpc import StatusCode
 
 from tests.unit.client.conftest import FAST
-from tests.unit.client.scripted_server import Failure, ScriptedServer, info, saved
+from tests.unit.client.scripted_server import Failure, ScriptedServer, info, retry_after, saved
 
 STATE = State(messages=["hello"])
 UNAVAILABLE = Failure(StatusCode.UNAVAILABLE)
@@ -123,6 +123,25 @@ def test_closing_ends_a_call_of_another_thread(blocking_server: ScriptedServer) 
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.get_session, "a", "s")
         assert arrived.wait(5)
+        client.close()
+        with pytest.raises(ClientClosed):
+            call.result(5)
+
+
+def test_closing_ends_a_wait_before_the_next_attempt(blocking_server: ScriptedServer) -> None:
+    failed = threading.Event()
+
+    async def fail(request: Any, context: Any) -> Any:
+        failed.set()
+        failure = Failure(StatusCode.UNAVAILABLE, "later", retry_after(20))
+        context.set_trailing_metadata(failure.trailing_metadata())
+        await context.abort(failure.code, failure.message)
+
+    blocking_server.script = [fail]
+    client = SyncSessionClient(blocking_server.target)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.get_session, "a", "s")
+        assert failed.wait(5)
         client.close()
         with pytest.raises(ClientClosed):
             call.result(5)

@@ -28,4 +28,4 @@ step "buf lint" "$bin/buf" lint protos
 step "buf format" "$bin/buf" format --diff --exit-code protos
 step "buf breaking" "$bin/buf" breaking protos --against protos/released.binpb
 step "stubs" stubs_are_current
-step "manifests" deploy/check.sh "$bin"
+step "manifests" env PATH="$PWD/$bin:$PATH" deploy/check.sh

@@ -250,6 +250,11 @@ class DeadlineExceeded(SessionServiceError, TimeoutError):
     last_error: SessionServiceError | None = None
     """Why the attempt before failed, if there was one: for example Unavailable."""
 
+    def __str__(self) -> str:
+        if self.last_error is None:
+            return self.message
+        return f"{self.message}; before that, {self.last_error.code.name}: {self.last_error}"
+
 
 class DataLoss(SessionServiceError):
     """Stored data is lost."""

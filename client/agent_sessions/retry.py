@@ -109,6 +109,6 @@ def _delay(error: SessionServiceError, backoff: float, left: float) -> float | N
 def _out_of_time(timeout: float, attempts: int, last_error: SessionServiceError) -> DeadlineExceeded:
     shown = "" if math.isinf(timeout) else f" within {timeout:g} s"
     count = f"{attempts} attempt{'s' if attempts > 1 else ''}"
-    error = DeadlineExceeded(f"no success{shown}, {count}; the last: {last_error.code.name}: {last_error}")
+    error = DeadlineExceeded(f"no success{shown}, {count}")
     error.last_error = last_error
     return error

@@ -4,5 +4,6 @@ pytest_plugins = [
     "tests.fixtures.cleanliness",
     "tests.fixtures.postgres",
     "tests.fixtures.servers",
+    "tests.fixtures.shared_server",
     "tests.fixtures.tools",
 ]

@@ -107,9 +107,7 @@ def _read(setting: "Field[Any]", source: str, text: str) -> Any:
 def _check_together(command: str, given: Mapping[str, tuple[str, Any]]) -> None:
     """Check the rules that span several settings."""
     if "database_url" in given and "data_dir" in given:
-        raise ValueError(
-            f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one"
-        )
+        raise ValueError(f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one")
     if command == "migrate" and "database_url" not in given:
         raise ValueError("--database-url: migrate needs it (an embedded database is migrated by `serve`)")
     source, listen = given.get("listen", ("--listen", ""))
@@ -147,9 +145,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_flag(
-    parser: argparse.ArgumentParser, setting: "Field[Any]", documented: str, default: object
-) -> None:
+def _add_flag(parser: argparse.ArgumentParser, setting: "Field[Any]", documented: str, default: object) -> None:
     shown = "" if default is None or default is MISSING else f"; default {default}"
     text = f"{documented} [{variable(setting.name)}{shown}]".replace("%", "%%")
     if setting.type in (bool, "bool"):

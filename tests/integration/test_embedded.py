@@ -166,9 +166,7 @@ async def test_odd_and_long_paths_work(data_dir: Path, name: str) -> None:
     assert not postgres.directory.socket_dir.exists()
 
 
-async def test_a_socket_directory_of_somebody_else_is_refused(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_socket_directory_of_somebody_else_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = data_dir / "elsewhere"
     elsewhere.mkdir(parents=True)
     monkeypatch.setattr(embedded_directory, "_runtime_dir", lambda: data_dir)

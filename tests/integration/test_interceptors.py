@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -195,7 +195,8 @@ async def running() -> AsyncIterator[Running]:
 
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:
-    trailing = {item.key: item.value for item in error.trailing_metadata() or ()}
+    # The stubs' type of it cannot be read as the pairs that it holds.
+    trailing = dict(cast("Any", error.trailing_metadata()))
     details = trailing["grpc-status-details-bin"]
     assert isinstance(details, bytes)
     info = ErrorInfo()

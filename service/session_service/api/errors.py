@@ -109,9 +109,7 @@ def _error_info(reason: str, metadata: Mapping[str, str]) -> ErrorInfo:
 
 
 def _bad_request(error: errors.InvalidField) -> BadRequest:
-    violation = BadRequest.FieldViolation(
-        field=_bounded(error.field, 256), description=_bounded(error.description)
-    )
+    violation = BadRequest.FieldViolation(field=_bounded(error.field, 256), description=_bounded(error.description))
     return BadRequest(field_violations=[violation])
 
 

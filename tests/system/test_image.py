@@ -1,23 +1,15 @@
 """The image, built and run for real: hardened as the manifests ask, on a real PostgreSQL."""
 
 import json
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 from uuid import uuid4
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from session_service.config import Settings
 
-from .container_engine import Container, ContainerEngine, Finished
-from .database import DatabaseUrls, Postgres, free_port
-from .machine import program
+from .container_engine import ContainerEngine
+from .database import DatabaseUrls, Postgres
+from .deployment import Deployment
 from .stopwatch import measured
 
 # The first test pays for the image.
@@ -67,87 +59,6 @@ print(json.dumps({
     "left_over": [path for path in places if os.path.exists(path)],
 }))
 """
-
-
-class Server:
-    """A container that serves."""
-
-    def __init__(self, container: Container, listen: str, ops_listen: str) -> None:
-        self._container = container
-        self._listen = listen
-        self._ops_listen = ops_listen
-
-    def wait_until_serving(self, seconds: float = 30) -> None:
-        """Wait for SERVING as clients see it."""
-        with grpc.insecure_channel(self._listen) as channel:
-            states = health_pb2_grpc.HealthStub(channel).Watch(
-                health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=seconds
-            )
-            try:
-                for state in states:
-                    if state.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-            except grpc.RpcError as error:
-                pytest.fail(f"not SERVING: {error}\n{self._container.output()}")
-
-    def call(self, method: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Call an RPC by grpcurl, which knows the service by reflection only."""
-        done = subprocess.run(
-            [
-                *(program("grpcurl"), "-plaintext", "-max-time", "10", "-d", "@", self._listen),
-                f"agent_sessions.v1.SessionService/{method}",
-            ],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == 0, f"{method}: {done.stderr}\n{self._container.output()}"
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-
-    def http(self, path: str) -> tuple[int, str]:
-        """Ask the HTTP port for operations."""
-        try:
-            with urlopen(f"http://{self._ops_listen}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except HTTPError as refused:
-            return refused.code, ""
-
-    def stop(self) -> Finished:
-        """Send SIGTERM and wait for the end."""
-        self._container.terminate()
-        return self._container.wait(Settings().drain_timeout)
-
-
-class Deployment:
-    """What the tests do with one database."""
-
-    def __init__(self, engine: ContainerEngine, image: str, database: DatabaseUrls) -> None:
-        self.engine = engine
-        self.image = image
-        self.database = database
-
-    def migrate(self) -> Finished:
-        """Do what the Job does."""
-        environment = {"SESSION_SERVICE_DATABASE_URL": self.database.owner}
-        return self.engine.run(self.image, "migrate", environment=environment)
-
-    def environment(self) -> dict[str, str]:
-        """Return the settings of a server, on free ports of the loopback interface."""
-        return {
-            "SESSION_SERVICE_LISTEN": f"127.0.0.1:{free_port()}",
-            "SESSION_SERVICE_OPS_LISTEN": f"127.0.0.1:{free_port()}",
-            "SESSION_SERVICE_DATABASE_URL": self.database.server,
-        }
-
-    @contextmanager
-    def serve(self) -> Iterator[Server]:
-        """Run a server while the block runs."""
-        environment = self.environment()
-        with self.engine.container(self.image, environment=environment) as container:
-            yield Server(container, environment["SESSION_SERVICE_LISTEN"], environment["SESSION_SERVICE_OPS_LISTEN"])
 
 
 @pytest.fixture

@@ -152,7 +152,9 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT n.revision, n.fingerprint FROM revisions AS n
             WHERE n.bucket = a.bucket AND n.session_id = c.session_id
-                AND n.revision = a.expected_revision + 1 AND n.request_id = a.request_id
+                -- No number follows the largest bigint.
+                AND n.revision = CASE WHEN a.expected_revision < 9223372036854775807 THEN a.expected_revision + 1 END
+                AND n.request_id = a.request_id
             UNION ALL
             SELECT u.revision, u.fingerprint FROM revisions AS u
             WHERE u.bucket = a.bucket AND u.session_id = c.session_id

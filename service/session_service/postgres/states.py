@@ -190,9 +190,9 @@ def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
     """Runs of framed messages from `low` to message_count, without a hole."""
     columns = "first_message message_count raw_size codec digest payload checksum"
     segments = list(_together(row, "g", columns))
-    begins = [segment[0] for segment in segments[1:]]
+    next_begins = [*(segment[0] for segment in segments), message_count][1:]
     position = low = row["low"]
-    for segment, next_begin in zip(segments, (*begins, message_count), strict=True):
+    for segment, next_begin in zip(segments, next_begins, strict=True):
         first, count, raw_size, codec, digest, payload, checksum = segment
         if checksums.of_segment(first, count, raw_size, codec, digest, payload) != checksum:
             raise compression.Damaged(f"checksum of the messages from {first}")

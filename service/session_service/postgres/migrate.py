@@ -113,6 +113,8 @@ async def require_current(dsn: str) -> None:
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
         history = await _history(connection) if await connection.fetchval(HAS_HISTORY) else {}
+    except asyncpg.InsufficientPrivilegeError:
+        history = {}  # a first migration is under way: its grants come last
     finally:
         await connection.close()
     missing = [m.name for m in load() if m.name not in history]

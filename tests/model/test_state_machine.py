@@ -1,0 +1,201 @@
+"""Random histories: PostgreSQL and the store in memory must agree on every answer.
+
+Snapshots grow, shrink, are edited in the middle and begin anew; old revisions
+are restored; requests are repeated; sessions are deleted, undeleted and purged.
+"""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from session_service.sessions.model import (
+    Change,
+    RevisionQuery,
+    Save,
+    SessionKey,
+    SessionOrder,
+    SessionQuery,
+    Target,
+)
+
+from tests.model.memory_store import MemoryStore
+from tests.model.stores import content, postgres_store, run_now
+
+AGENTS = st.sampled_from(["ada", "bob"])
+NAMES = st.sampled_from(["one", "two"])
+# Few different texts, some beyond the threshold of compression, make common beginnings likely.
+TEXTS = st.sampled_from(["a", "b", "c" * 2000, ""])
+VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", "big" * 700]), max_size=2)
+STEPS, EXAMPLES = 30, 60
+SEEN: Counter[str] = Counter()
+
+
+class StoresAgree(RuleBasedStateMachine):
+    database_url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._store, self._tenant = self._runner.run(self._stack.enter_async_context(postgres_store(self.database_url)))
+        self._oracle = MemoryStore(self._tenant)
+        self._now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+        self._texts: dict[tuple[str, str], list[str]] = {}
+        self._last_save: Save | None = None
+        self._last_change: tuple[str, Change] | None = None
+
+    def teardown(self) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    @rule(
+        agent=AGENTS,
+        name=NAMES,
+        kept=st.integers(0, 12),
+        added=st.lists(TEXTS, max_size=4),
+        values=VALUES,
+        expected=st.sampled_from([None, None, "right", "wrong", "zero"]),
+        checkpoint=st.sampled_from(["", "", "k1", "k2"]),
+        user=st.sampled_from(["", "", "u1", "u2"]),
+        labels=st.sampled_from([None, {}, {"k": "v"}]),
+        self_contained=st.booleans(),
+    )
+    def save(self, agent, name, kept, added, values, expected, checkpoint, user, labels, self_contained):
+        texts = [*self._texts.get((agent, name), [])[: max(kept - 2, 0)], *added]
+        head = self._head(agent, name)
+        numbers = {None: None, "right": head, "wrong": head + 1, "zero": 0}
+        save = Save(
+            tenant=self._tenant,
+            agent_id=agent,
+            session_name=name,
+            content=content(texts, values, provider=checkpoint),
+            actor="test",
+            expected_revision=numbers[expected],
+            request_id=uuid4(),
+            checkpoint_id=checkpoint,
+            user_id=user,
+            labels=labels,
+            metadata={"kind": checkpoint} if checkpoint else {},
+            self_contained=self_contained,
+        )
+        self._texts[agent, name] = texts
+        self._both_save(save)
+
+    @rule(agent=AGENTS, name=NAMES, added=st.lists(TEXTS, min_size=1, max_size=2))
+    def append(self, agent, name, added):
+        texts = [*self._texts.get((agent, name), []), *added]
+        self._texts[agent, name] = texts
+        self._both_save(
+            Save(self._tenant, agent, name, content(texts), "test", request_id=uuid4(), expected_revision=None)
+        )
+
+    @rule(changed=st.booleans())
+    def repeat_save(self, changed):
+        if self._last_save is not None:
+            self._both_save(replace(self._last_save, client_id="another" if changed else self._last_save.client_id))
+
+    @rule(agent=AGENTS, suggested=NAMES, texts=st.lists(TEXTS, max_size=2))
+    def save_server_named(self, agent, suggested, texts):
+        self._both_save(
+            Save(self._tenant, agent, suggested, content(texts), "test", request_id=uuid4(), server_named=True)
+        )
+
+    @rule(agent=AGENTS, name=NAMES, revision=st.integers(0, 12), limit=st.integers(0, 6))
+    def restore(self, agent, name, revision, limit):
+        change = self._new_change(agent, name)
+        target = Target(revision=revision or None)
+        self._same(lambda store: store.restore(change, target, limit, self._now))
+        self._same(lambda store: store.restore(change, target, limit, self._now))
+
+    @rule(agent=AGENTS, name=NAMES, checkpoint=st.sampled_from(["k1", "k2"]), limit=st.integers(0, 3))
+    def read_checkpoint(self, agent, name, checkpoint, limit):
+        key = SessionKey(self._tenant, agent, name)
+        target = Target(checkpoint_id=checkpoint)
+        self._same(lambda store: store.get_revision(key, target, with_state=True, message_limit=limit))
+
+    @rule(agent=AGENTS, name=NAMES, purge=st.booleans(), expected=st.sampled_from([None, 1, "right"]))
+    def delete(self, agent, name, purge, expected):
+        number = self._head(agent, name) or 1 if expected == "right" else expected
+        change = self._new_change(agent, name, number)
+        self._same(lambda store: store.delete(change, purge=purge, now=self._now))
+        if not purge:
+            self._same(lambda store: store.delete(change, purge=purge, now=self._now))
+
+    @rule(agent=AGENTS, name=NAMES)
+    def undelete(self, agent, name):
+        change = self._new_change(agent, name)
+        self._same(lambda store: store.undelete(change, self._now))
+        self._same(lambda store: store.undelete(change, self._now))
+
+    @rule(
+        agent=st.sampled_from(["", "ada"]),
+        order=st.sampled_from(SessionOrder),
+        descending=st.booleans(),
+        prefix=st.sampled_from(["", "o"]),
+        deleted=st.booleans(),
+        user=st.sampled_from(["", "u1"]),
+    )
+    def list_sessions(self, agent, order, descending, prefix, deleted, user):
+        query = SessionQuery(
+            self._tenant,
+            agent,
+            page_size=10,
+            order=order,
+            descending=descending,
+            name_prefix=prefix,
+            show_deleted=deleted,
+            user_id=user,
+        )
+        self._same(lambda store: store.list_sessions(query))
+
+    @rule(agent=AGENTS, name=NAMES, descending=st.booleans(), after=st.sampled_from([None, 3]), kind=st.booleans())
+    def list_revisions(self, agent, name, descending, after, kind):
+        query = RevisionQuery(
+            SessionKey(self._tenant, agent, name), 5, after, descending, {"kind": "k1"} if kind else {}
+        )
+        self._same(lambda store: store.list_revisions(query))
+
+    @invariant()
+    def time_goes_on(self):
+        self._now += timedelta(microseconds=1)
+
+    def _both_save(self, save: Save) -> None:
+        self._last_save = save
+        self._same(lambda store: store.save(save, self._now))
+
+    def _same(self, call) -> None:
+        ours, theirs = run_now(call(self._store), self._runner), run_now(call(self._oracle), self._runner)
+        assert ours == theirs
+        SEEN[ours.__name__ if isinstance(ours, type) else type(ours).__name__] += 1
+
+    def _head(self, agent: str, name: str) -> int:
+        found = run_now(self._oracle.get_session(SessionKey(self._tenant, agent, name)), self._runner)
+        return 0 if isinstance(found, type) else found.head_revision
+
+    def _new_change(self, agent: str, name: str, expected: int | None = None) -> Change:
+        return Change(SessionKey(self._tenant, agent, name), "test", uuid4(), expected_revision=expected)
+
+
+@pytest.mark.timeout(280)
+def test_stores_agree_on_random_histories(database_url: str) -> None:
+    StoresAgree.database_url = database_url
+    run_state_machine_as_test(
+        StoresAgree,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(f"answers compared: {sum(SEEN.values())}, {dict(SEEN)}")
+    # The machine is worth something only if it went everywhere.
+    everywhere = {"SessionDeleted", "RevisionMismatch", "RequestIdReused", "RevisionNotFound", "CheckpointIdExists"}
+    assert everywhere | {"UserIdMismatch", "NameTaken", "SessionNotDeleted", "SessionNotFound"} <= SEEN.keys()

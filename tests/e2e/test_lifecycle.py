@@ -1,0 +1,518 @@
+"""A session's life through the wire: saved, restored, named, changed, deleted, and always exact."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from agent_sessions.v1 import session_pb2, session_service_pb2_grpc
+from agent_sessions.v1 import session_service_pb2 as pb
+from agent_sessions.v1.session_pb2 import AgentState, LoopState, Message, Payload
+from grpc import StatusCode
+
+from tests.fixtures.conversations import END_OF_TIME, conversation, every_field, numbered
+from tests.fixtures.refusals import refusal
+from tests.fixtures.servers import ServerFactory
+from tests.fixtures.shared_server import Database, Wire
+
+SAVED, RESTORED, DELETED, UNDELETED = 1, 2, 3, 4
+"""session_events.type"""
+
+
+class Agent:
+    """Calls in the name of one agent."""
+
+    def __init__(self, stub: session_service_pb2_grpc.SessionServiceStub, agent_id: str) -> None:
+        self.stub = stub
+        self.id = agent_id
+
+    def save(self, name: str, state: AgentState, **fields: Any) -> pb.SaveSessionResponse:
+        request = pb.SaveSessionRequest(agent_id=self.id, session_name=name, snapshot=state, **fields)
+        return self.stub.SaveSession(request, timeout=30)
+
+    def restore(self, name: str, **fields: Any) -> pb.RestoreSessionResponse:
+        request = pb.RestoreSessionRequest(agent_id=self.id, session_name=name, **fields)
+        return self.stub.RestoreSession(request, timeout=30)
+
+    def get(self, name: str) -> session_pb2.Session:
+        return self.stub.GetSession(pb.GetSessionRequest(agent_id=self.id, session_name=name), timeout=30).session
+
+    def revision(self, name: str, **fields: Any) -> pb.GetRevisionResponse:
+        request = pb.GetRevisionRequest(agent_id=self.id, session_name=name, **fields)
+        return self.stub.GetRevision(request, timeout=30)
+
+    def delete(self, name: str, **fields: Any) -> session_pb2.Session:
+        request = pb.DeleteSessionRequest(agent_id=self.id, session_name=name, **fields)
+        return self.stub.DeleteSession(request, timeout=30).session
+
+    def undelete(self, name: str, **fields: Any) -> session_pb2.Session:
+        request = pb.UndeleteSessionRequest(agent_id=self.id, session_name=name, **fields)
+        return self.stub.UndeleteSession(request, timeout=30).session
+
+    def state(self, name: str, **fields: Any) -> AgentState:
+        return self.restore(name, **fields).state
+
+    def expected(self, state: AgentState) -> bytes:
+        """Return the bytes of what a restore of this state must give."""
+        filled = AgentState()
+        filled.CopyFrom(state)
+        filled.agent_id = self.id
+        filled.loop_state = state.loop_state or LoopState.LOOP_STATE_IDLE
+        return exact(filled)
+
+
+def exact(state: AgentState) -> bytes:
+    return state.SerializeToString(deterministic=True)
+
+
+def size_of(state: AgentState) -> int:
+    """Return the size of a state without its agent_id."""
+    named = AgentState(agent_id=state.agent_id)
+    return state.ByteSize() - named.ByteSize()
+
+
+@pytest.fixture
+def agent(wire: Wire, agent_id: str) -> Agent:
+    return Agent(wire.stub, agent_id)
+
+
+@pytest.fixture
+def other(wire: Wire) -> Agent:
+    return Agent(wire.stub, f"agent-{uuid.uuid4().hex}")
+
+
+# ---- what is saved comes back
+
+
+def test_every_field_comes_back_to_the_byte(agent: Agent) -> None:
+    state = every_field(agent.id)
+    wanted = agent.expected(state)
+    saved = agent.save("s", state)
+    restored = agent.restore("s")
+    assert exact(restored.state) == wanted
+    assert exact(agent.revision("s", view=pb.REVISION_VIEW_FULL).state) == wanted
+    assert restored.revision == saved.revision
+    assert saved.revision.message_count == saved.session.message_count == len(restored.state.message_history)
+    assert saved.revision.size_bytes == saved.session.size_bytes == size_of(restored.state)
+
+
+@pytest.mark.parametrize("number", LoopState.values())
+def test_every_loop_state_comes_back(agent: Agent, number: LoopState) -> None:
+    agent.save("s", AgentState(loop_state=number))
+    assert agent.state("s").loop_state == (number or LoopState.LOOP_STATE_IDLE)
+
+
+def test_a_state_without_messages_comes_back(agent: Agent) -> None:
+    saved = agent.save("s", AgentState())
+    assert (saved.revision.message_count, saved.revision.revision) == (0, 1)
+    assert agent.state("s") == AgentState(agent_id=agent.id, loop_state=LoopState.LOOP_STATE_IDLE)
+    assert not agent.state("s").HasField("created_at")
+    assert not agent.state("s").HasField("auth_context")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(numbered(2000), id="2000 messages"),
+        pytest.param(conversation("before", "x" * 3 * 1024 * 1024, "after"), id="one message of 3 MiB"),
+        pytest.param(AgentState(message_history=[Message()] * 5), id="five empty messages"),
+        pytest.param(AgentState(created_at=END_OF_TIME), id="the last nanosecond of 9999"),
+    ],
+)
+def test_large_and_odd_states_come_back(agent: Agent, state: AgentState) -> None:
+    agent.save("s", state)
+    assert exact(agent.state("s")) == agent.expected(state)
+
+
+def test_fields_of_newer_callers_are_kept(agent: Agent) -> None:
+    from_the_future = b"\xa2\x06\x05hello"  # field 100: "hello"
+    message = Message.FromString(Message(text="m").SerializeToString() + from_the_future)
+    value = Payload.FromString(Payload(data=b"v").SerializeToString() + from_the_future)
+    state = AgentState.FromString(AgentState(message_history=[message]).SerializeToString() + from_the_future)
+    state.values["v"].CopyFrom(value)
+    agent.save("s", state)
+    restored = agent.state("s")
+    assert from_the_future in restored.message_history[0].SerializeToString()
+    assert from_the_future in restored.values["v"].SerializeToString()
+    assert exact(restored) == agent.expected(state)
+
+
+def test_what_was_saved_survives_kill_and_start(server: ServerFactory, data_dir: Path, agent_id: str) -> None:
+    first = server(data_dir=data_dir)
+    wire = Wire(first.address)
+    agent = Agent(wire.stub, agent_id)
+    states = [every_field(agent_id), numbered(100), conversation("short")]
+    for state in states:
+        agent.save("s", state, labels=pb.Labels(entries={"k": "v"}))
+    before = agent.get("s")
+    wire.channel.close()
+    first.kill()
+
+    wire = Wire(server(data_dir=data_dir).address)
+    agent = Agent(wire.stub, agent_id)
+    assert agent.get("s") == before
+    for number, state in enumerate(states, 1):
+        assert exact(agent.state("s", revision=number)) == agent.expected(state)
+    assert agent.save("s", numbered(1)).revision.revision == 4
+    wire.channel.close()
+
+
+# ---- names
+
+
+def test_a_name_belongs_to_its_agent(agent: Agent, other: Agent) -> None:
+    agent.save("s", conversation("mine"))
+    theirs = other.save("s", conversation("theirs"))
+    assert theirs.revision.revision == 1
+    assert theirs.session.uid != agent.get("s").uid
+    assert agent.state("s").message_history[0].text == "mine"
+    assert other.state("s").message_history[0].text == "theirs"
+    missing = refusal(other.get, "only mine")
+    assert (missing.code, missing.reason) == (StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+
+
+def test_names_are_compared_code_point_by_code_point(agent: Agent) -> None:
+    names = ["name", "Name", "name ", "\u00e9", "e\u0301", "\ufb01", "fi", "🙂" * 255]
+    for name in names:
+        saved = agent.save(name, conversation(name))
+        assert (saved.session.session_name, saved.revision.revision) == (name, 1)
+    assert [agent.state(name).message_history[0].text for name in names] == names
+
+
+def test_a_name_saved_again_is_the_same_session(agent: Agent) -> None:
+    first = agent.save("s", conversation("a"))
+    second = agent.save("s", conversation("a", "b"))
+    assert (first.revision.revision, second.revision.revision) == (1, 2)
+    assert second.revision.parent_revision == 1
+    assert second.session.uid == first.session.uid
+    assert second.session.create_time == first.session.create_time
+    assert second.session.head_revision == 2
+    assert nanoseconds(second.session.update_time) > nanoseconds(first.session.update_time)
+
+
+def nanoseconds(moment: Any) -> int:
+    return int(moment.ToNanoseconds())
+
+
+def test_automatic_names_are_all_different(agent: Agent) -> None:
+    with ThreadPoolExecutor(50) as pool:
+        saves = list(pool.map(lambda n: agent.save("", conversation(str(n))), range(50)))
+    names = [saved.session.session_name for saved in saves]
+    assert len(set(names)) == 50
+    assert all(re.fullmatch(r"session-\d{8}T\d{6}\.\d{6}Z(-\d+)?", name) for name in names)
+    assert [saved.revision.revision for saved in saves] == [1] * 50
+    for number, name in enumerate(names):
+        assert agent.state(name).message_history[0].text == str(number)
+
+
+# ---- history
+
+
+def revisions_of_a_life() -> Iterator[AgentState]:
+    """Thirty states of one conversation that grows, is cut short, goes elsewhere and grows again."""
+    texts: list[str] = []
+    for number in range(30):
+        match number % 10:
+            case 4:
+                texts = texts[: len(texts) // 2]  # cut short
+            case 6:
+                texts = [*texts[:2], f"another way {number}"]
+            case 8:
+                texts = []
+            case 9:
+                pass  # the same again
+            case _:
+                texts = [*texts, *(f"{number}.{n}" for n in range(3))]
+        yield conversation(*texts)
+
+
+def test_every_revision_can_be_restored(agent: Agent) -> None:
+    states = list(revisions_of_a_life())
+    for number, state in enumerate(states, 1):
+        saved = agent.save("s", state, checkpoint_id=f"c{number}", metadata={"n": str(number)})
+        assert (saved.revision.revision, saved.revision.parent_revision) == (number, number - 1)
+    for number, state in enumerate(states, 1):
+        wanted = agent.expected(state)
+        assert exact(agent.state("s", revision=number)) == wanted
+        assert exact(agent.state("s", checkpoint_id=f"c{number}")) == wanted
+        found = agent.revision("s", revision=number, view=pb.REVISION_VIEW_FULL)
+        assert exact(found.state) == wanted
+        assert (found.revision.checkpoint_id, dict(found.revision.metadata)) == (f"c{number}", {"n": str(number)})
+    assert agent.get("s").head_revision == 30
+    targets: list[dict[str, Any]] = [{"revision": 31}, {"checkpoint_id": "c31"}]
+    for target in targets:
+        unknown = refusal(agent.restore, "s", **target)
+        assert (unknown.code, unknown.reason) == (StatusCode.NOT_FOUND, "REVISION_NOT_FOUND")
+
+
+def test_a_limit_gives_the_newest_messages_of_any_branch(agent: Agent) -> None:
+    trunk = [f"trunk {n}" for n in range(6)]
+    histories = [trunk[:3], trunk, [*trunk[:4], "b4", "b5"], [*trunk[:4], "b4", "c5", "c6"], trunk[:5], [*trunk, "t6"]]
+    for texts in histories:
+        agent.save("s", conversation(*texts))
+    for number, texts in enumerate(histories, 1):
+        for limit in range(1, len(texts) + 2):
+            restored = agent.restore("s", revision=number, message_limit=limit)
+            assert [m.text for m in restored.state.message_history] == texts[-limit:]
+            assert restored.revision.message_count == len(texts)
+            read = agent.revision("s", revision=number, message_limit=limit, view=pb.REVISION_VIEW_FULL)
+            assert read.state == restored.state
+
+
+def test_self_contained_shares_nothing_and_changes_nothing(agent: Agent, shared_database: Database) -> None:
+    agent.save("s", numbered(5))
+    agent.save("s", numbered(6), self_contained=True)
+    assert exact(agent.state("s")) == agent.expected(numbered(6))
+    assert exact(agent.state("s", revision=1)) == agent.expected(numbered(5))
+    transcripts = shared_database.fetch(
+        "SELECT r.revision, sum(g.message_count) AS stored, bool_or(t.parent_transcript_id IS NOT NULL) AS child"
+        " FROM sessions s JOIN revisions r USING (bucket, session_id) JOIN transcripts t USING (bucket, transcript_id)"
+        " JOIN transcript_segments g USING (bucket, transcript_id) WHERE s.agent_id = $1 GROUP BY 1 ORDER BY 1",
+        agent.id,
+    )
+    assert [tuple(row) for row in transcripts] == [(1, 5, False), (2, 6, False)]
+
+
+def test_what_a_snapshot_shares_is_stored_once(agent: Agent, shared_database: Database) -> None:
+    for count in (5, 6, 6, 9, 3):
+        agent.save("s", numbered(count))
+    stored = shared_database.fetch(
+        "SELECT sum(g.message_count) FROM transcript_segments g WHERE (bucket, transcript_id) IN (SELECT bucket,"
+        " transcript_id FROM revisions JOIN sessions USING (bucket, session_id) WHERE agent_id = $1)",
+        agent.id,
+    )
+    assert stored[0][0] == 9
+
+
+def test_etags_are_stable_and_different(agent: Agent, other: Agent) -> None:
+    saves = [agent.save("s", conversation(*"ab"[:n])) for n in (1, 2, 1)]
+    saves += [agent.save("t", conversation("a")), other.save("s", conversation("a"))]
+    etags = [saved.revision.etag for saved in saves]
+    assert len(set(etags)) == 5
+    assert all(etags)
+    for number in (1, 2, 3):
+        assert agent.revision("s", revision=number).revision.etag == etags[number - 1]
+        assert agent.restore("s", revision=number, message_limit=1).revision.etag == etags[number - 1]
+
+
+# ---- what a save can ask for
+
+
+def test_expected_revision(agent: Agent) -> None:
+    assert agent.save("s", conversation("a"), expected_revision=0).revision.revision == 1
+    assert agent.save("s", conversation("b"), expected_revision=1).revision.revision == 2
+    for wrong in (0, 1, 3, 2**63 - 1):
+        refused = refusal(agent.save, "s", conversation("c"), expected_revision=wrong)
+        assert (refused.code, refused.reason) == (StatusCode.ABORTED, "REVISION_MISMATCH")
+        assert refused.metadata == {"expected_revision": str(wrong), "current_revision": "2"}
+        assert refused.retry_after is None
+    absent = refusal(agent.save, "new", conversation("c"), expected_revision=1)
+    assert (absent.reason, absent.metadata["current_revision"]) == ("REVISION_MISMATCH", "0")
+    assert agent.state("s").message_history[0].text == "b"
+    assert agent.get("s").head_revision == 2
+
+
+def test_expected_revision_of_delete_and_undelete(agent: Agent) -> None:
+    agent.save("s", conversation("a"))
+    for refused in (
+        refusal(agent.delete, "s", expected_revision=2),
+        refusal(agent.delete, "s", expected_revision=2, purge=True),
+    ):
+        assert (refused.code, refused.metadata["current_revision"]) == (StatusCode.ABORTED, "1")
+    agent.delete("s", expected_revision=1)
+    assert refusal(agent.undelete, "s", expected_revision=2).reason == "REVISION_MISMATCH"
+    agent.undelete("s", expected_revision=1)
+    agent.delete("s", expected_revision=1, purge=True)
+
+
+def test_user_id_is_set_once(agent: Agent) -> None:
+    assert agent.save("s", conversation("a")).session.user_id == ""
+    assert agent.save("s", conversation("a"), user_id="u").session.user_id == "u"
+    assert agent.save("s", conversation("a")).session.user_id == "u"
+    assert agent.save("s", conversation("a"), user_id="u").session.user_id == "u"
+    refused = refusal(agent.save, "s", conversation("a"), user_id="v")
+    assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "USER_ID_MISMATCH")
+    assert refused.preconditions == [("USER_ID_MISMATCH", f"agents/{agent.id}/sessions/s")]
+    assert agent.get("s").head_revision == 4
+
+
+def test_labels_absent_keep_present_replace_and_empty_clear(agent: Agent) -> None:
+    def labels_after(labels: dict[str, str] | None) -> dict[str, str]:
+        given = None if labels is None else pb.Labels(entries=labels)
+        saved = dict(agent.save("s", conversation("a"), labels=given).session.labels)
+        assert dict(agent.get("s").labels) == saved
+        return saved
+
+    assert labels_after(None) == {}
+    assert labels_after({"a": "1", "b": ""}) == {"a": "1", "b": ""}
+    assert labels_after(None) == {"a": "1", "b": ""}
+    assert labels_after({"b": "2"}) == {"b": "2"}
+    assert labels_after({}) == {}
+    most = {f"{n:064d}" + "é" * 191: "🙂" * 1024 for n in range(64)}
+    assert labels_after(most) == most
+
+
+def test_a_checkpoint_id_names_one_revision(agent: Agent, other: Agent) -> None:
+    agent.save("s", conversation("a"), checkpoint_id="c")
+    refused = refusal(agent.save, "s", conversation("b"), checkpoint_id="c")
+    assert (refused.code, refused.reason) == (StatusCode.ALREADY_EXISTS, "CHECKPOINT_ID_EXISTS")
+    agent.save("t", conversation("t"), checkpoint_id="c")
+    other.save("s", conversation("o"), checkpoint_id="c")
+    assert agent.state("s", checkpoint_id="c").message_history[0].text == "a"
+    assert agent.get("s").head_revision == 1
+
+
+def test_metadata_belongs_to_its_revision(agent: Agent) -> None:
+    most = {f"key {n}": "v" * 1024 for n in range(64)}
+    agent.save("s", conversation("a"), metadata=most)
+    agent.save("s", conversation("a"))
+    assert dict(agent.revision("s", revision=1).revision.metadata) == most
+    assert dict(agent.revision("s").revision.metadata) == {}
+
+
+def test_a_repeated_request_stores_nothing(agent: Agent) -> None:
+    def ask(**fields: Any) -> pb.SaveSessionResponse:
+        return agent.save("s", conversation("a"), request_id=request_id, **fields)
+
+    request_id = str(uuid.uuid4())
+    first, again = ask(), ask()
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.revision == first.revision
+    assert agent.get("s").head_revision == 1
+    reused = refusal(ask, user_id="u")
+    assert (reused.code, reused.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+    agent.delete("s")
+    assert ask().replayed
+    named = {"request_id": str(uuid.uuid4())}
+    assert (
+        agent.save("", conversation("n"), **named).session.uid == agent.save("", conversation("n"), **named).session.uid
+    )
+
+
+def test_the_snapshots_agent_is_the_requests(agent: Agent) -> None:
+    refused = refusal(agent.save, "s", AgentState(agent_id="another"))
+    assert (refused.code, refused.reason) == (StatusCode.INVALID_ARGUMENT, "AGENT_ID_MISMATCH")
+    assert refused.metadata == {"field": "snapshot.agent_id"}
+    assert refusal(agent.get, "s").reason == "SESSION_NOT_FOUND"
+    agent.save("s", AgentState())
+    assert agent.state("s").agent_id == agent.id
+
+
+# ---- views
+
+
+def test_what_is_absent_is_absent(agent: Agent) -> None:
+    session = agent.save("s", conversation("a")).session
+    assert not session.HasField("last_restore_time")
+    assert not session.HasField("delete_time")
+    for view in (pb.REVISION_VIEW_UNSPECIFIED, pb.REVISION_VIEW_BASIC):
+        assert not agent.revision("s", view=view).HasField("state")
+    full = agent.revision("s", view=pb.REVISION_VIEW_FULL)
+    assert full.HasField("state")
+    assert not full.session.HasField("last_restore_time")
+    restored = agent.restore("s").session
+    assert restored.HasField("last_restore_time")
+    assert restored.update_time == session.update_time
+    assert agent.get("s") == restored
+
+
+# ---- the end, and back
+
+
+def test_soft_delete_hides_and_undelete_brings_back(agent: Agent) -> None:
+    before = agent.save("s", conversation("a"), labels=pb.Labels(entries={"k": "v"})).session
+    assert agent.delete("s").HasField("delete_time")
+    for call in (
+        lambda: agent.save("s", conversation("b")),
+        lambda: agent.save("s", conversation("b"), expected_revision=0),
+        lambda: agent.restore("s"),
+        lambda: agent.delete("s"),
+    ):
+        refused = refusal(call)
+        assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "SESSION_DELETED")
+        assert refused.preconditions == [("SESSION_DELETED", f"agents/{agent.id}/sessions/s")]
+    assert agent.get("s").HasField("delete_time")
+    assert agent.revision("s", view=pb.REVISION_VIEW_FULL).state.message_history[0].text == "a"
+
+    back = agent.undelete("s")
+    assert not back.HasField("delete_time")
+    before.update_time.CopyFrom(back.update_time)
+    assert back == before
+    again = refusal(agent.undelete, "s")
+    assert (again.code, again.reason) == (StatusCode.ALREADY_EXISTS, "SESSION_NOT_DELETED")
+    assert agent.save("s", conversation("a", "b")).revision.revision == 2
+
+
+@pytest.mark.parametrize("soft_first", [False, True])
+def test_purge_removes_everything_and_frees_the_name(agent: Agent, shared_database: Database, soft_first: bool) -> None:
+    for state in (numbered(5), numbered(3), conversation("other")):
+        old = agent.save("s", state)
+    kept = agent.save("kept", numbered(5))
+    if soft_first:
+        agent.delete("s")
+    assert agent.delete("s", purge=True).uid == old.session.uid
+    for call in (lambda: agent.get("s"), lambda: agent.restore("s"), lambda: agent.delete("s", purge=True)):
+        assert refusal(call).code is StatusCode.NOT_FOUND
+    left = shared_database.fetch(
+        "SELECT (SELECT count(*) FROM revisions WHERE bucket = b.bucket),"
+        " (SELECT count(*) FROM transcripts WHERE bucket = b.bucket),"
+        " (SELECT sum(message_count) FROM transcript_segments WHERE bucket = b.bucket)"
+        " FROM (SELECT bucket FROM sessions WHERE agent_id = $1) AS b",
+        agent.id,
+    )
+    assert [tuple(row) for row in left] == [(1, 1, 5)]
+    new = agent.save("s", conversation("new"), expected_revision=0)
+    assert new.session.uid not in (old.session.uid, kept.session.uid)
+    assert agent.state("s").message_history[0].text == "new"
+
+
+def test_what_happened_is_in_the_log(agent: Agent, shared_database: Database) -> None:
+    request_ids = [str(uuid.uuid4()) for _ in range(7)]
+    who: list[dict[str, Any]] = [{"request_id": r, "client_id": f"worker {n}"} for n, r in enumerate(request_ids)]
+    agent.save("s", conversation("a"), **who[0])
+    agent.save("s", conversation("b"), **who[1])
+    agent.restore("s", revision=1, **who[2])
+    agent.restore("s", revision=1, **who[2])  # repeated: no second event
+    agent.delete("s", **who[3])
+    agent.undelete("s", **who[4])
+    agent.restore("s", **who[5])
+    agent.delete("s", purge=True, **who[6])
+    events = shared_database.fetch(
+        "SELECT type, revision, request_id::text, client_id, session_name, actor FROM session_events"
+        " WHERE agent_id = $1 ORDER BY xid, seq",
+        agent.id,
+    )
+    happened = [(SAVED, 1), (SAVED, 2), (RESTORED, 1), (DELETED, 2), (UNDELETED, 2), (RESTORED, 2), (DELETED, 2)]
+    assert [(e["type"], e["revision"]) for e in events] == happened
+    assert [e["request_id"] for e in events] == request_ids
+    assert [e["client_id"] for e in events] == [w["client_id"] for w in who]
+    assert {e["session_name"] for e in events} == {"s"}
+    assert {e["actor"] for e in events} == {"anonymous"}
+
+
+def test_reads_leave_no_event(agent: Agent, wire: Wire, shared_database: Database) -> None:
+    agent.save("s", conversation("a"))
+    agent.get("s")
+    agent.revision("s", view=pb.REVISION_VIEW_FULL)
+    wire.stub.ListSessions(pb.ListSessionsRequest(agent_id=agent.id))
+    wire.stub.ListRevisions(pb.ListRevisionsRequest(agent_id=agent.id, session_name="s"))
+    events = shared_database.fetch("SELECT type FROM session_events WHERE agent_id = $1", agent.id)
+    assert [tuple(event) for event in events] == [(SAVED,)]
+
+
+def test_times_of_a_session_only_go_forward(agent: Agent) -> None:
+    times = [nanoseconds(agent.save("s", conversation(str(n))).session.update_time) for n in range(5)]
+    assert all(earlier < later for earlier, later in pairwise(times))
+    assert nanoseconds(agent.get("s").create_time) == times[0]
+
+
+def test_a_deadline_that_has_passed_is_told(wire: Wire, agent_id: str) -> None:
+    request = pb.GetSessionRequest(agent_id=agent_id, session_name="s")
+    with pytest.raises(grpc.RpcError) as late:
+        wire.stub.GetSession(request, timeout=0.000001)
+    assert late.value.code() is StatusCode.DEADLINE_EXCEEDED

@@ -1,0 +1,1 @@
+"""sessionctl: the sessions of agents from the command line."""

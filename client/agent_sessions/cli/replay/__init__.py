@@ -1,0 +1,1 @@
+"""`sessionctl replay`: recorded conversations saved as agents would, restored, compared."""

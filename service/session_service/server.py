@@ -126,7 +126,8 @@ class Server:
                 # Above ours, which tells the caller more.
                 ("grpc.max_receive_message_length", 4 * limit + 1024 * 1024),
                 ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                # Clients may ask twice as often as ours does whether we are still there.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ),
         )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(manager), server)

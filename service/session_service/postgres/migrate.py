@@ -9,9 +9,10 @@ holds one idempotent statement (CREATE INDEX CONCURRENTLY …).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -26,6 +27,9 @@ LOCK = (0x5E55, 1)
 
 NO_TRANSACTION = "-- no-transaction"
 
+POLL_INTERVAL = 0.1
+"""Seconds between two tries to get the lock."""
+
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     name text PRIMARY KEY,
@@ -36,7 +40,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 READ_HISTORY = "SELECT name, checksum FROM schema_migrations"
 HAS_HISTORY = "SELECT to_regclass('schema_migrations') IS NOT NULL"
 ADD_HISTORY = "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2) ON CONFLICT DO NOTHING"
-TAKE_LOCK = "SELECT pg_advisory_xact_lock($1, $2)"
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1, $2)"
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 MAY_SET_ROLE = "SELECT pg_has_role(current_user, $1, 'MEMBER')"
 GRANTS = (
@@ -125,9 +129,23 @@ async def require_current(dsn: str) -> None:
         )
 
 
+@asynccontextmanager
+async def _alone(connection: asyncpg.Connection[asyncpg.Record]) -> AsyncIterator[None]:
+    """A transaction that no other runner's overlaps.
+
+    Waits outside of any statement: a CREATE INDEX CONCURRENTLY of the runner that
+    holds the lock waits for every statement that is older than it.
+    """
+    while True:
+        async with connection.transaction():
+            if await connection.fetchval(TRY_LOCK, *LOCK):
+                yield
+                return
+        await asyncio.sleep(POLL_INTERVAL)
+
+
 async def _apply(connection: asyncpg.Connection[asyncpg.Record], dsn: str, migration: Migration) -> bool:
-    async with connection.transaction():
-        await connection.execute(TAKE_LOCK, *LOCK)
+    async with _alone(connection):
         await connection.execute(CREATE_HISTORY)
         known = (await _history(connection)).get(migration.name)
         if known is not None:
@@ -145,7 +163,9 @@ async def _run(connection: asyncpg.Connection[asyncpg.Record], dsn: str, migrati
     if migration.in_transaction:
         await connection.execute(migration.sql)
         return
-    # On a connection of its own, while the first one holds the lock.
+    # On a connection of its own, while the first one holds the lock, but no
+    # snapshot: the last query's stays open until a statement of the simple protocol.
+    await connection.execute("SELECT")
     outside = await asyncpg.connect(dsn, timeout=10)
     try:
         await outside.execute(migration.sql)
@@ -167,8 +187,7 @@ def _compare(migration: Migration, known: str) -> None:
 
 
 async def _allow(connection: asyncpg.Connection[asyncpg.Record], role: str) -> None:
-    async with connection.transaction():
-        await connection.execute(TAKE_LOCK, *LOCK)
+    async with _alone(connection):
         if not await connection.fetchval(ROLE_EXISTS, role):
             await _create_role(connection, role)
         if not await connection.fetchval(MAY_SET_ROLE, role):

@@ -1,0 +1,43 @@
+"""Payloads packed and unpacked."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from session_service.codec import compression
+from session_service.codec.compression import RAW, THRESHOLD, ZSTD, Damaged, pack, unpack
+
+
+@given(st.binary(max_size=5000))
+def test_unpack_gives_back_what_pack_took(raw: bytes) -> None:
+    assert unpack(*pack(raw)) == raw
+
+
+def test_small_and_incompressible_payloads_stay_as_they_are() -> None:
+    assert pack(b"a" * (THRESHOLD - 1)).codec == RAW
+    assert pack(random.Random(1).randbytes(5000)).codec == RAW  # noqa: S311  no secret
+
+
+def test_large_text_is_compressed() -> None:
+    packed = pack(b"all work and no play " * 500)
+    assert packed.codec == ZSTD
+    assert len(packed.payload) < 200
+
+
+def test_damage_is_told() -> None:
+    codec, size, payload = pack(b"all work and no play " * 500)
+    for broken in (payload[:-1], b"\x00" + payload[1:], b""):
+        with pytest.raises(Damaged):
+            unpack(codec, size, broken)
+    with pytest.raises(Damaged):
+        unpack(9, size, payload)
+    with pytest.raises(Damaged):
+        unpack(RAW, size + 1, b"x" * size)
+
+
+def test_memory_is_bounded_by_the_size_that_was_stored() -> None:
+    bomb = pack(b"\x00" * 10_000_000)
+    with pytest.raises(Damaged):
+        unpack(bomb.codec, 1000, bomb.payload)
+    assert compression.unpack(*bomb) == b"\x00" * 10_000_000

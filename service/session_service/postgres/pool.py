@@ -38,7 +38,8 @@ class Database:
     def __init__(self, dsn: str, *, role: str, pool_size: int, statement_timeout: float) -> None:
         self.dsn = dsn
         self._role = role
-        self._pool_size = pool_size
+        self.pool_size = pool_size
+        """Connections at most; those of open() come on top."""
         self._options = _connect_options(statement_timeout)
         self._pool: asyncpg.Pool[asyncpg.Record]
 
@@ -76,7 +77,7 @@ class Database:
         with translated():
             # Connections that were cut while idle are found only by using them:
             # in the worst case every one of the pool.
-            for _ in range(self._pool_size):
+            for _ in range(self.pool_size):
                 try:
                     return await self._fetch_once(query, *args)
                 except Exception as error:

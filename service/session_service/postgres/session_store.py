@@ -1,16 +1,14 @@
 """SessionStore on PostgreSQL."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
 
 import asyncpg
 
 from session_service.postgres import lists, rows, saving, states
 from session_service.postgres.errors import is_connection_lost, translated
+from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import (
     ChangeOperation,
     ChangeRow,
@@ -60,7 +58,8 @@ class PostgresSessionStore:
         self._batcher = batcher
         self._observer = observer or SilentObserver()
         self._tenants: dict[str, Tenant] = {}
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # Half of the connections: the others serve everyone who need not wait.
+        self._waits = LockWaits(max(1, database.pool_size // 2))
 
     async def tenant(self, name: str) -> Tenant:
         """See SessionStore. Tenants never change, so each is read once."""
@@ -75,7 +74,7 @@ class PostgresSessionStore:
         """See SessionStore."""
         prepared = saving.prepare(save, now)
         with translated():
-            async with self._turn(prepared.lock_keys[0]):
+            async with self._waits.turn(prepared.lock_keys[0]):
                 operation, placed, row = await self._carry_out(prepared)
             return await self._saved(prepared, operation, placed, row)
 
@@ -137,7 +136,7 @@ class PostgresSessionStore:
 
     async def _carry_out_locked(self, prepared: Prepared) -> tuple[SaveOperation, Placed, asyncpg.Record]:
         """Plans while holding the session's lock, so that nobody can move the head in between."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._waits.place(), self._database.connection() as connection, connection.transaction():
             for key in sorted(prepared.lock_keys):
                 await connection.execute(TAKE_LOCK, key)
             operation, placed = await saving.plan(prepared, connection.fetch)
@@ -207,7 +206,8 @@ class PostgresSessionStore:
         row = await self._batcher.submit(operation)
         if row["status"] != ChangeStatus.BUSY:
             return row
-        async with self._database.connection() as connection:
+        turn = self._waits.turn(operation.lock_keys[0])
+        async with turn, self._waits.place(), self._database.connection() as connection:
             (row,) = await execute(connection, [operation], wait=True)
         return row
 
@@ -228,20 +228,14 @@ class PostgresSessionStore:
             uuid4(),
         )
         # Safe to repeat over a new connection, as fetch() does: the request_id finds the first one's event.
-        row = await self._database.fetchrow(PURGE, *arguments)
+        async with self._waits.turn(arguments[0]), self._waits.place():
+            row = await self._database.fetchrow(PURGE, *arguments)
         if row is None:
             raise RuntimeError("purge_session_v1 returned nothing")
         status = ChangeStatus(row["status"])
         if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
             raise change_refusal(status, row, key, change)
         return rows.session(row, key.agent_id)
-
-    @asynccontextmanager
-    async def _turn(self, lock_key: int) -> AsyncIterator[None]:
-        """One save of a session at a time in this process: two would only spoil each other's plans."""
-        lock = self._turns.setdefault(lock_key, asyncio.Lock())
-        async with lock:
-            yield
 
 
 def _stored(operation: SaveOperation, uid: UUID, save: Save) -> Revision:

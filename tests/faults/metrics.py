@@ -1,0 +1,23 @@
+"""Reads a server's metrics."""
+
+import asyncio
+import urllib.request
+
+from tests.faults.database import until
+from tests.fixtures.servers import ServerProcess
+
+
+async def until_started(server: ServerProcess, method: str, calls: int) -> None:
+    """Wait until so many calls of a method have reached the server since its start."""
+    await until(lambda: _has_started(server, method, calls))
+
+
+async def _has_started(server: ServerProcess, method: str, calls: int) -> bool:
+    return await asyncio.to_thread(_started, server, method) >= calls
+
+
+def _started(server: ServerProcess, method: str) -> float:
+    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    wanted = [line for line in lines if line.startswith("grpc_server_started_total{") and f'"{method}"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)

@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
     FINE = 0, "done"
     REFUSED = 1, "refused by the server, or by you when asked before a purge"
-    USAGE = 2, "wrong arguments or unreadable input"
+    USAGE = 2, "wrong arguments, unreadable input, or output that cannot be written"
     NOT_FOUND = 3, "no such session or revision"
     UNAVAILABLE = 4, "no server, a server without its database, or no answer in time"
     DATA_LOSS = 5, "stored data is damaged, or a comparison failed"
@@ -47,10 +47,22 @@ def from_error(error: errors.AgentSessionsError, subject: str = "") -> CommandFa
     """Return the failure that an error of the client library means; `subject` tells what was being done."""
     where = f"{subject}: " if subject else ""
     if isinstance(error, errors.SessionServiceError):
-        return CommandFailed(_code(error), f"{error.reason or error.code.name}: {where}{error.message}")
+        return CommandFailed(_code(error), f"{_reason(error)}: {where}{error.message}{_cause(error)}")
     if isinstance(error, errors.StateError):
         return CommandFailed(ExitCode.USAGE, f"{where}{error}")
     return CommandFailed(ExitCode.REFUSED, f"{where}{error}")
+
+
+def _reason(error: errors.SessionServiceError) -> str:
+    return error.reason or error.code.name
+
+
+def _cause(error: errors.SessionServiceError) -> str:
+    """Return why attempts failed before time was up."""
+    last = error.last_error if isinstance(error, errors.DeadlineExceeded) else None
+    if last is None or last.message in error.message:
+        return ""
+    return f"; the last: {_reason(last)}: {last.message}"
 
 
 def _code(error: errors.SessionServiceError) -> ExitCode:

@@ -54,15 +54,22 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return ExitCode.BROKEN_PIPE
+    except OSError as failed:  # a full disk, for example; files and the network have errors of their own
+        _discard_stdout()
+        return _tell(CommandFailed(ExitCode.USAGE, f"cannot write the output: {failed.strerror or failed}"))
     return code
 
 
 async def _run(arguments: argparse.Namespace) -> ExitCode:
     async with SessionClient(arguments.target, timeout=arguments.timeout) as client:
         return await _COMMANDS[arguments.command](client, arguments)
+
+
+def _discard_stdout() -> None:
+    """Let what Python flushes when it ends go nowhere, so that it does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(failed: CommandFailed) -> ExitCode:

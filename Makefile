@@ -7,6 +7,7 @@ PROTOS_VENV := .venv-protos
 BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LISTEN ?= 127.0.0.1:7450
+OPS_LISTEN ?= 127.0.0.1:7451
 DATA_DIR ?= .data
 
 .DEFAULT_GOAL := help
@@ -15,8 +16,8 @@ DATA_DIR ?= .data
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: $(VENV)/.serve ## Run a server with its own PostgreSQL in .data (LISTEN=, DATA_DIR=)
-	@LISTEN="$(LISTEN)" DATA_DIR="$(DATA_DIR)" scripts/serve.sh "$(BIN)"
+serve: $(VENV)/.serve ## Run a server with its own PostgreSQL in .data (LISTEN=, OPS_LISTEN=, DATA_DIR=)
+	@LISTEN="$(LISTEN)" OPS_LISTEN="$(OPS_LISTEN)" DATA_DIR="$(DATA_DIR)" scripts/serve.sh "$(BIN)"
 
 test: $(VENV)/.dev ## Run all tests that need no root: unit, integration, end to end, faults
 	@scripts/timed.sh "make test" $(BIN)/python -m pytest -m "not system" \

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Runs the server in the foreground and, once it answers, tells what to type next.
-# Usage: LISTEN=HOST:PORT DATA_DIR=DIR scripts/serve.sh BIN
+# Usage: LISTEN=HOST:PORT OPS_LISTEN=HOST:PORT DATA_DIR=DIR scripts/serve.sh BIN
 set -eu
 bin=$1
 begin=$(date +%s)
 
-"$bin/session-service" serve --listen "$LISTEN" --data-dir "$DATA_DIR" &
+"$bin/session-service" serve --listen "$LISTEN" --ops-listen "$OPS_LISTEN" --data-dir "$DATA_DIR" &
 server=$!
 # Ctrl-C reaches the server by itself: it drains, stops PostgreSQL and ends.
 trap : INT

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -88,9 +88,12 @@ async def lock_held(url: str, session_name: str) -> AsyncIterator[HeldLock]:
 @asynccontextmanager
 async def revisions_locked(url: str) -> AsyncIterator[None]:
     """Let every save get as far as its revision's row, and no further."""
-    async with connected(url) as connection, connection.transaction():
-        await connection.execute("LOCK TABLE revisions IN ACCESS EXCLUSIVE MODE")
+    async with connected(url) as connection:
+        await connection.execute("BEGIN; LOCK TABLE revisions IN ACCESS EXCLUSIVE MODE")
         yield
+        # PostgreSQL may have been killed meanwhile.
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.execute("ROLLBACK")
 
 
 async def until_a_save_is_stuck(url: str) -> None:

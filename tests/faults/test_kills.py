@@ -3,9 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -117,7 +118,7 @@ async def cancel_backend(scene: Scene, workload: Workload) -> None:
         await until(lambda: _is_not_saving(scene.database_url, pid))
 
 
-Kill = Callable[[Scene, Workload], Awaitable[None]]
+Kill = Callable[[Scene, Workload], Coroutine[Any, Any, None]]
 ROUNDS: dict[str, list[Kill]] = {
     "server": [kill_server] * 3 + [kill_server_before_its_answer] * 2 + [kill_server_within_a_transaction] * 2,
     "postmaster": [kill_postmaster] * 3 + [kill_postmaster_within_a_transaction] * 3,

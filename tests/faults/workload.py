@@ -54,7 +54,8 @@ class Workload:
 
     async def until_promised(self, more: int) -> None:
         """Wait for so many further answers. Raises what a writer died of."""
-        await self._until(lambda total=len(self.promises) + more: len(self.promises) >= total)
+        total = len(self.promises) + more
+        await self._until(lambda: len(self.promises) >= total)
 
     async def until_in_flight(self, saves: int) -> None:
         """Wait until so many saves are sent and not answered; they still are when this returns."""

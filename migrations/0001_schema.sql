@@ -76,8 +76,9 @@ CREATE TABLE transcripts (
     bucket integer NOT NULL,
     -- Number of ancestors.
     depth integer NOT NULL,
-    -- Running digest over the messages that are the parent's.
+    -- Running digest over the messages that are the parent's, and their bytes, framed.
     parent_digest bytea NOT NULL,
+    parent_bytes bigint NOT NULL,
     PRIMARY KEY (bucket, transcript_id)
 );
 
@@ -87,6 +88,8 @@ CREATE TABLE transcript_segments (
     transcript_id bigint NOT NULL,
     first_message bigint NOT NULL,
     tenant_id bigint NOT NULL,
+    -- Bytes of all messages of the transcript up to this segment's end, framed.
+    end_bytes bigint NOT NULL,
     bucket integer NOT NULL,
     message_count integer NOT NULL,
     -- Bytes of the payload when uncompressed.
@@ -118,8 +121,8 @@ CREATE TABLE revisions (
     -- CRC-32 over all that a reader takes from this row.
     checksum integer NOT NULL,
     state_codec smallint NOT NULL,
-    -- Saved with no precondition: only these need the index on request_id, because
-    -- the others can be found by their number (expected_revision + 1).
+    -- A snapshot saved with no precondition: only these need the index on request_id.
+    -- The others are found by their number: expected_revision + 1, or above the base.
     unconditional boolean NOT NULL,
     request_id uuid NOT NULL,
     fingerprint bytea NOT NULL,
@@ -127,8 +130,9 @@ CREATE TABLE revisions (
     state_digest bytea NOT NULL,
     -- AgentState in wire form, without agent_id, messages, and the values in value_digests.
     state bytea NOT NULL,
-    -- Digests of values in state_values, 16 bytes each, one after another.
+    -- Digests of values in state_values, 16 bytes each, one after another; and for each [name, bytes].
     value_digests bytea,
+    value_names jsonb,
     checkpoint_id text COLLATE "C",
     metadata jsonb,
     PRIMARY KEY (bucket, session_id, revision)

@@ -31,12 +31,14 @@ BEGIN
     RETURN busy;
 END $$;
 
--- Saves a batch: one item per session at most. Items are numbered from 1; the
--- segment and value arrays name the item they belong to.
+-- Saves a batch: one item per session at most. Items are numbered from 1. Most
+-- saves write one segment, whose columns stand with the item; more of them, and
+-- big values, come in arrays of their own that name the item.
 --
 -- status: 0 saved, 1 replayed, 2 request_id reused, 3 deleted, 4 revision
 -- mismatch, 5 user mismatch, 6 checkpoint exists, 7 stale plan (the head is not
--- p_planned_head: read it again), 8 name taken (server-named), 9 busy.
+-- p_planned_head of p_planned_session_id: read it again), 8 name taken
+-- (server-named), 9 busy, 10 base not found.
 CREATE FUNCTION save_sessions_v1(
     p_wait boolean,
     p_lock_item integer[],
@@ -46,7 +48,13 @@ CREATE FUNCTION save_sessions_v1(
     p_agent_id text[],
     p_session_name text[],
     p_server_named boolean[],
+    -- The head that the plan was made for: 0 and 0 if there was no session.
+    p_planned_session_id bigint[],
     p_planned_head bigint[],
+    -- Of a delta: the revision it is based on; NULL for a snapshot.
+    p_base_revision bigint[],
+    -- The base is not there, or is not the one that the caller means.
+    p_base_missing boolean[],
     p_expected_revision bigint[],
     p_request_id uuid[],
     p_fingerprint bytea[],
@@ -59,10 +67,12 @@ CREATE FUNCTION save_sessions_v1(
     p_save_time timestamptz[],
     p_uid uuid[],
     p_event_id uuid[],
+    -- NULL: a new transcript, with the parent that follows.
     p_transcript_id bigint[],
     p_parent_transcript_id bigint[],
     p_parent_message_count bigint[],
     p_parent_digest bytea[],
+    p_parent_bytes bigint[],
     p_depth integer[],
     p_transcript_length bigint[],
     p_message_count bigint[],
@@ -74,10 +84,19 @@ CREATE FUNCTION save_sessions_v1(
     p_state_codec smallint[],
     p_state_raw_size integer[],
     p_value_digests bytea[],
+    p_value_names text[],
     p_checksum integer[],
+    -- The segment that ends with the last message; NULL payload: none is written.
+    p_last_count integer[],
+    p_last_raw_size integer[],
+    p_last_codec smallint[],
+    p_last_payload bytea[],
+    p_last_checksum integer[],
+    -- Segments before the last one.
     p_segment_item integer[],
     p_segment_first bigint[],
     p_segment_count integer[],
+    p_segment_end_bytes bigint[],
     p_segment_raw_size integer[],
     p_segment_codec smallint[],
     p_segment_payload bytea[],
@@ -93,7 +112,7 @@ CREATE FUNCTION save_sessions_v1(
     p_value_repair boolean[]
 )
 RETURNS TABLE (
-    item integer, status integer, saved_revision bigint,
+    item integer, status integer, saved_revision bigint, head_transcript_id bigint,
     session_id bigint, session_name text, uid uuid, user_id text, head_revision bigint, message_count bigint,
     size_bytes bigint, labels jsonb, create_time timestamptz, update_time timestamptz,
     last_restore_time timestamptz, delete_time timestamptz
@@ -114,57 +133,22 @@ BEGIN
     RETURN QUERY
     WITH asked AS (
         SELECT * FROM unnest(
-            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_head, p_expected_revision,
-            p_request_id, p_fingerprint, p_user_id, p_client_id, p_actor, p_labels, p_checkpoint_id, p_metadata,
-            p_save_time, p_uid, p_event_id, p_transcript_id, p_parent_transcript_id, p_parent_message_count, p_parent_digest,
-            p_depth, p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
-            p_state_codec, p_state_raw_size, p_value_digests, p_checksum
+            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_session_id, p_planned_head,
+            p_base_revision, p_base_missing, p_expected_revision, p_request_id, p_fingerprint, p_user_id, p_client_id,
+            p_actor, p_labels, p_checkpoint_id, p_metadata, p_save_time, p_uid, p_event_id, p_transcript_id,
+            p_parent_transcript_id, p_parent_message_count, p_parent_digest, p_parent_bytes, p_depth,
+            p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
+            p_state_codec, p_state_raw_size, p_value_digests, p_value_names, p_checksum, p_last_count,
+            p_last_raw_size, p_last_codec, p_last_payload, p_last_checksum
         ) WITH ORDINALITY AS a (
-            bucket, tenant_id, agent_id, session_name, server_named, planned_head, expected_revision,
-            request_id, fingerprint, user_id, client_id, actor, labels, checkpoint_id, metadata,
-            save_time, uid, event_id, transcript_id, parent_transcript_id, parent_message_count, parent_digest,
-            depth, transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
-            state_codec, state_raw_size, value_digests, checksum, item
+            bucket, tenant_id, agent_id, session_name, server_named, planned_session_id, planned_head,
+            base_revision, base_missing, expected_revision, request_id, fingerprint, user_id, client_id,
+            actor, labels, checkpoint_id, metadata, save_time, uid, event_id, transcript_id,
+            parent_transcript_id, parent_message_count, parent_digest, parent_bytes, depth,
+            transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
+            state_codec, state_raw_size, value_digests, value_names, checksum, last_count,
+            last_raw_size, last_codec, last_payload, last_checksum, item
         )
-    ),
-    -- The session by its name; one that the server named, by the request that made it.
-    current AS (
-        SELECT a.item, s.*
-        FROM asked AS a
-        CROSS JOIN LATERAL (
-            SELECT * FROM sessions AS made
-            WHERE a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
-                AND made.agent_id = a.agent_id AND made.create_request_id = a.request_id
-            UNION ALL
-            SELECT * FROM sessions AS named
-            WHERE named.bucket = a.bucket AND named.tenant_id = a.tenant_id
-                AND named.agent_id = a.agent_id AND named.session_name = a.session_name
-            LIMIT 1
-        ) AS s
-    ),
-    -- A save that stored this request before. One with expected_revision can only
-    -- have made the next number; one without is in the index; the last few rows
-    -- catch an id that was used again in the other way.
-    served AS (
-        SELECT c.item, r.revision, r.fingerprint
-        FROM current AS c
-        JOIN asked AS a ON a.item = c.item
-        CROSS JOIN LATERAL (
-            SELECT n.revision, n.fingerprint FROM revisions AS n
-            WHERE n.bucket = a.bucket AND n.session_id = c.session_id
-                -- No number follows the largest bigint.
-                AND n.revision = CASE WHEN a.expected_revision < 9223372036854775807 THEN a.expected_revision + 1 END
-                AND n.request_id = a.request_id
-            UNION ALL
-            SELECT u.revision, u.fingerprint FROM revisions AS u
-            WHERE u.bucket = a.bucket AND u.session_id = c.session_id
-                AND u.request_id = a.request_id AND u.unconditional
-            UNION ALL
-            SELECT w.revision, w.fingerprint FROM revisions AS w
-            WHERE w.bucket = a.bucket AND w.session_id = c.session_id
-                AND w.revision > c.head_revision - 8 AND w.request_id = a.request_id
-            LIMIT 1
-        ) AS r
     ),
     judged AS (
         SELECT
@@ -183,12 +167,41 @@ BEGIN
                     SELECT FROM revisions AS k
                     WHERE k.bucket = a.bucket AND k.session_id = c.session_id AND k.checkpoint_id = a.checkpoint_id
                 ) THEN 6
-                WHEN a.planned_head <> coalesce(c.head_revision, 0) THEN 7
+                WHEN a.planned_head <> coalesce(c.head_revision, 0)
+                    OR a.planned_session_id <> coalesce(c.session_id, 0) THEN 7
+                WHEN a.base_missing THEN 10
                 ELSE 0
             END AS status
         FROM asked AS a
-        LEFT JOIN current AS c ON c.item = a.item
-        LEFT JOIN served AS v ON v.item = a.item
+        -- The session by its name; one that the server named, by the request that made it.
+        LEFT JOIN LATERAL (
+            SELECT made.session_id, made.head_revision, made.delete_time, made.user_id FROM sessions AS made
+            WHERE a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
+                AND made.agent_id = a.agent_id AND made.create_request_id = a.request_id
+            UNION ALL
+            SELECT named.session_id, named.head_revision, named.delete_time, named.user_id FROM sessions AS named
+            WHERE named.bucket = a.bucket AND named.tenant_id = a.tenant_id
+                AND named.agent_id = a.agent_id AND named.session_name = a.session_name
+            LIMIT 1
+        ) AS c ON true
+        -- A save that stored this request before. One with expected_revision can only
+        -- have made the next number; a delta is newer than its base; a snapshot without
+        -- either is in the index. The last few rows catch an id that was used again in
+        -- another way.
+        LEFT JOIN LATERAL (
+            SELECT n.revision, n.fingerprint FROM revisions AS n
+            WHERE n.bucket = a.bucket AND n.session_id = c.session_id
+                AND n.revision = a.expected_revision + 1 AND n.request_id = a.request_id
+            UNION ALL
+            SELECT u.revision, u.fingerprint FROM revisions AS u
+            WHERE u.bucket = a.bucket AND u.session_id = c.session_id
+                AND u.request_id = a.request_id AND u.unconditional AND a.base_revision IS NULL
+            UNION ALL
+            SELECT w.revision, w.fingerprint FROM revisions AS w
+            WHERE w.bucket = a.bucket AND w.session_id = c.session_id
+                AND w.revision > coalesce(a.base_revision, c.head_revision - 8) AND w.request_id = a.request_id
+            LIMIT 1
+        ) AS v ON true
     ),
     accepted AS MATERIALIZED (
         SELECT
@@ -229,29 +242,37 @@ BEGIN
             labels = CASE WHEN n.labels IS NULL THEN s.labels ELSE n.labels::jsonb END
         FROM accepted AS n
         WHERE n.known_session_id IS NOT NULL AND s.bucket = n.bucket AND s.session_id = n.known_session_id
-        RETURNING s.*
+        RETURNING n.item, s.*
     ),
     begun AS (
         INSERT INTO transcripts (
-            transcript_id, tenant_id, parent_transcript_id, parent_message_count, parent_digest, bucket, depth
+            transcript_id, tenant_id, parent_transcript_id, parent_message_count, parent_digest, parent_bytes, bucket,
+            depth
         )
         SELECT
             n.head_transcript_id, n.tenant_id, n.parent_transcript_id, n.parent_message_count, n.parent_digest,
-            n.bucket, n.depth
+            n.parent_bytes, n.bucket, n.depth
         FROM accepted AS n
         WHERE n.transcript_id IS NULL
     ),
     appended AS (
         INSERT INTO transcript_segments (
-            transcript_id, first_message, tenant_id, bucket, message_count, raw_size, checksum, codec, digest, payload
+            transcript_id, first_message, tenant_id, end_bytes, bucket, message_count, raw_size, checksum, codec,
+            digest, payload
         )
         SELECT
-            n.head_transcript_id, g.first_message, n.tenant_id, n.bucket, g.message_count, g.raw_size, g.checksum,
-            g.codec, g.digest, g.payload
+            n.head_transcript_id, n.message_count - n.last_count, n.tenant_id, n.message_bytes, n.bucket,
+            n.last_count, n.last_raw_size, n.last_checksum, n.last_codec, n.digest, n.last_payload
+        FROM accepted AS n
+        WHERE n.last_payload IS NOT NULL
+        UNION ALL
+        SELECT
+            n.head_transcript_id, g.first_message, n.tenant_id, g.end_bytes, n.bucket,
+            g.message_count, g.raw_size, g.checksum, g.codec, g.digest, g.payload
         FROM unnest(
-            p_segment_item, p_segment_first, p_segment_count, p_segment_raw_size, p_segment_codec, p_segment_payload,
-            p_segment_digest, p_segment_checksum
-        ) AS g (item, first_message, message_count, raw_size, codec, payload, digest, checksum)
+            p_segment_item, p_segment_first, p_segment_count, p_segment_end_bytes, p_segment_raw_size, p_segment_codec,
+            p_segment_payload, p_segment_digest, p_segment_checksum
+        ) AS g (item, first_message, message_count, end_bytes, raw_size, codec, payload, digest, checksum)
         JOIN accepted AS n ON n.item = g.item
     ),
     valued AS (
@@ -284,13 +305,13 @@ BEGIN
         INSERT INTO revisions (
             session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes, size_bytes,
             create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id, fingerprint,
-            digest, state_digest, state, value_digests, checkpoint_id, metadata
+            digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata
         )
         SELECT
-            n.session_id, n.revision, n.tenant_id, n.planned_head, n.head_transcript_id, n.message_count,
-            n.message_bytes, n.size_bytes, n.save_time, n.bucket, n.state_raw_size, n.checksum, n.state_codec,
-            n.expected_revision IS NULL, n.request_id, n.fingerprint, n.digest, n.state_digest, n.state,
-            n.value_digests, n.checkpoint_id, n.metadata::jsonb
+            n.session_id, n.revision, n.tenant_id, coalesce(n.base_revision, n.planned_head), n.head_transcript_id,
+            n.message_count, n.message_bytes, n.size_bytes, n.save_time, n.bucket, n.state_raw_size, n.checksum,
+            n.state_codec, n.expected_revision IS NULL AND n.base_revision IS NULL, n.request_id, n.fingerprint,
+            n.digest, n.state_digest, n.state, n.value_digests, n.value_names::jsonb, n.checkpoint_id, n.metadata::jsonb
         FROM accepted AS n
     ),
     logged AS (
@@ -304,22 +325,24 @@ BEGIN
         FROM accepted AS n
     )
     SELECT
-        j.item::integer, j.status,
-        CASE j.status WHEN 0 THEN j.planned_head + 1 WHEN 1 THEN j.served_revision END,
-        s.session_id, s.session_name, s.uid, s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels,
-        s.create_time, s.update_time, s.last_restore_time, s.delete_time
+        s.item::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+        s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
+        s.delete_time
+    FROM moved AS s
+    UNION ALL
+    SELECT
+        n.item::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+        s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
+        s.delete_time
+    FROM created AS s JOIN accepted AS n ON n.bucket = s.bucket AND n.session_id = s.session_id
+    UNION ALL
+    SELECT
+        j.item::integer, j.status, j.served_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid,
+        s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
+        s.last_restore_time, s.delete_time
     FROM judged AS j
-    LEFT JOIN (
-        SELECT n.item, w.* FROM accepted AS n JOIN created AS w ON w.session_id = n.session_id AND w.bucket = n.bucket
-        UNION ALL
-        SELECT n.item, w.* FROM accepted AS n JOIN moved AS w ON w.session_id = n.session_id AND w.bucket = n.bucket
-        UNION ALL
-        SELECT c.item, c.session_id, c.tenant_id, c.head_revision, c.head_transcript_id, c.head_transcript_length,
-            c.message_count, c.message_bytes, c.size_bytes, c.create_time, c.update_time, c.last_restore_time,
-            c.delete_time, c.bucket, c.uid, c.create_request_id, c.head_digest, c.agent_id, c.session_name,
-            c.user_id, c.labels
-        FROM current AS c JOIN judged AS q ON q.item = c.item WHERE q.status <> 0
-    ) AS s ON s.item = j.item;
+    LEFT JOIN sessions AS s ON s.bucket = j.bucket AND s.session_id = j.known_session_id
+    WHERE j.status <> 0;
 END $$;
 
 -- Restores (2), deletes (3) and undeletes (4): each changes a session's row and

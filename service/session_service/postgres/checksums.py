@@ -5,12 +5,15 @@ A CRC finds every error of up to 32 bits in a row; tampering is not its business
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
-def of_segment(first_message: int, message_count: int, raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
+def of_segment(
+    first_message: int, message_count: int, end_bytes: int, raw_size: int, codec: int, digest: bytes, payload: bytes
+) -> int:
     """For transcript_segments."""
-    return _signed(_crc(f"{first_message} {message_count} {raw_size} {codec}".encode(), digest, payload))
+    numbers = f"{first_message} {message_count} {end_bytes} {raw_size} {codec}"
+    return _signed(_crc(numbers.encode(), digest, payload))
 
 
 def of_value(raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
@@ -29,12 +32,13 @@ def of_revision(
     state_digest: bytes,
     state: bytes,
     value_digests: bytes | None,
+    value_names: Sequence[Sequence[str | int]],
     checkpoint_id: str | None,
     metadata: Mapping[str, str],
 ) -> int:
     """For revisions."""
     numbers = f"{revision} {message_count} {size_bytes} {state_raw_size} {state_codec}"
-    texts = json.dumps([checkpoint_id, sorted(metadata.items())])
+    texts = json.dumps([checkpoint_id, sorted(metadata.items()), *value_names])
     return _signed(_crc(numbers.encode(), digest, state_digest, value_digests or b"", texts.encode(), state))
 
 

@@ -25,6 +25,7 @@ class SaveStatus(IntEnum):
     STALE = 7
     NAME_TAKEN = 8
     BUSY = 9
+    BASE_NOT_FOUND = 10
 
 
 class ChangeStatus(IntEnum):
@@ -50,14 +51,17 @@ class EventType(IntEnum):
 
 
 class SaveRow(NamedTuple):
-    """One save, in the order of save_sessions_v1's parameters from p_bucket to p_checksum."""
+    """One save, in the order of save_sessions_v1's parameters from p_bucket to p_last_checksum."""
 
     bucket: int
     tenant_id: int
     agent_id: str
     session_name: str
     server_named: bool
+    planned_session_id: int
     planned_head: int
+    base_revision: int | None
+    base_missing: bool
     expected_revision: int | None
     request_id: UUID
     fingerprint: bytes
@@ -74,6 +78,7 @@ class SaveRow(NamedTuple):
     parent_transcript_id: int | None
     parent_message_count: int
     parent_digest: bytes
+    parent_bytes: int
     depth: int
     transcript_length: int
     message_count: int
@@ -85,7 +90,13 @@ class SaveRow(NamedTuple):
     state_codec: int
     state_raw_size: int
     value_digests: bytes | None
+    value_names: str | None
     checksum: int
+    last_count: int
+    last_raw_size: int
+    last_codec: int
+    last_payload: bytes | None
+    last_checksum: int
 
 
 class SegmentRow(NamedTuple):
@@ -93,6 +104,7 @@ class SegmentRow(NamedTuple):
 
     first_message: int
     message_count: int
+    end_bytes: int
     raw_size: int
     codec: int
     payload: bytes
@@ -137,13 +149,14 @@ class SaveOperation:
     """The session's first; they tell operations on the same session, too."""
     row: SaveRow
     segments: Sequence[SegmentRow]
+    """All but the last, which is in the row."""
     values: Sequence[ValueRow]
 
     @property
     def stored_bytes(self) -> int:
         """Payload bytes to be written."""
-        parts = (*(s.payload for s in self.segments), *(v.payload for v in self.values), self.row.state)
-        return sum(map(len, parts))
+        more = sum(len(s.payload) for s in self.segments) + sum(len(v.payload) for v in self.values)
+        return len(self.row.state) + len(self.row.last_payload or b"") + more
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,44 +1,28 @@
-"""Prepares saves: what a save writes, given the head that it follows."""
+"""What a save writes, put together: the row for the save function, its segments and its values."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-import asyncpg
-
 from session_service.codec import compression
 from session_service.postgres import checksums
+from session_service.postgres.heads import Base, Head, SharedValue, StateParts
 from session_service.postgres.operations import SaveOperation, SaveRow, SegmentRow, ValueRow
-from session_service.postgres.states import Fetch
-from session_service.postgres.transcripts import Placer, Snapshot
 from session_service.sessions import digests, fragments, placement, transcript
-from session_service.sessions.model import Save, SessionKey
-from session_service.sessions.transcript import Placed, Tail
+from session_service.sessions.model import Content, Delta, Save, SessionKey
+from session_service.sessions.transcript import Placed, Run, Tail
 
 BIG_VALUE = 1024
 """Bytes from which a value is stored once per agent and content, not with every revision."""
 
-_HEAD_COLUMNS = """
-    session_name, head_revision, head_transcript_id, head_transcript_length, message_count, head_digest
-"""
-
-# $1 bucket, $2 tenant, $3 agent, $4 session
-HEAD = f"""
-    SELECT {_HEAD_COLUMNS} FROM sessions
-    WHERE bucket = $1 AND tenant_id = $2 AND agent_id = $3 AND session_name = $4
-"""  # noqa: S608  constants
-
-# $1 bucket, $2 tenant, $3 agent, $4 request_id
-HEAD_BY_REQUEST = f"""
-    SELECT {_HEAD_COLUMNS} FROM sessions
-    WHERE bucket = $1 AND tenant_id = $2 AND agent_id = $3 AND create_request_id = $4
-"""  # noqa: S608  constants
+_NO_SEGMENT = SegmentRow(0, 0, 0, 0, 0, b"", b"", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A save and all of it that does not depend on the head."""
+    """A save, and what of it does not depend on the head."""
 
     save: Save
     request_id: UUID
@@ -46,28 +30,41 @@ class Prepared:
     key: SessionKey
     bucket: int
     lock_keys: tuple[int, ...]
-    snapshot: Snapshot
-    message_bytes: int
-    state: compression.Packed
-    state_digest: bytes
-    values: tuple[ValueRow, ...]
-    size_bytes: int
+    run: Run | None
+    """All messages of a snapshot; None for a delta."""
     fingerprint: bytes
+
+    @property
+    def secret(self) -> bytes:
+        """Keys the tenant's digests."""
+        return self.save.tenant.digest_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An operation, and what the head will be once it is carried out."""
+
+    operation: SaveOperation
+    placed: Placed
+    parts: StateParts
+
+    def head(self, session_id: int, uid: UUID, transcript_id: int) -> Head:
+        """The head that the operation made, given the ids that the database chose."""
+        row = self.operation.row
+        revision = row.planned_head + 1
+        tail = Tail(transcript_id, row.transcript_length, row.message_count, row.digest)
+        etag = digests.etag(uid, revision, row.digest, row.state_digest)
+        base = Base(revision, etag, transcript_id, row.message_count, row.message_bytes, row.digest, self.parts)
+        return Head(session_id, uid, revision, tail, base)
 
 
 def prepare(save: Save, now: datetime) -> Prepared:
-    """Digests, compresses and fingerprints a save. save.request_id must be set."""
+    """Digests and fingerprints a save. save.request_id must be set."""
     if save.request_id is None:
         raise ValueError("a save without request_id cannot be repeated")
-    secret = save.tenant.digest_secret
     key = SessionKey(save.tenant, save.agent_id, save.session_name)
-    messages = save.content.messages
-    snapshot = Snapshot(messages, digests.running(secret, messages))
-    message_bytes = sum(map(fragments.framed_size, messages))
-    values = save.content.values
-    small = [value for value in values.values() if len(value) < BIG_VALUE]
-    big = sorted(name for name, value in values.items() if len(value) >= BIG_VALUE)
-    state_digest = digests.of_state(secret, save.content.base, values)
+    secret = save.tenant.digest_secret
+    run = Run.whole(secret, save.content.messages) if isinstance(save.content, Content) else None
     return Prepared(
         save=save,
         request_id=save.request_id,
@@ -75,57 +72,81 @@ def prepare(save: Save, now: datetime) -> Prepared:
         key=key,
         bucket=placement.bucket_of(save.tenant, save.agent_id),
         lock_keys=_lock_keys(save, key),
-        snapshot=snapshot,
-        message_bytes=message_bytes,
-        state=compression.pack(b"".join((save.content.base, *small))),
-        state_digest=state_digest,
-        values=tuple(_value(secret, values[name], repair=save.self_contained) for name in big),
-        size_bytes=message_bytes + len(save.content.base) + sum(map(len, values.values())),
-        fingerprint=_fingerprint(save, snapshot.digests[-1], state_digest),
+        run=run,
+        fingerprint=_fingerprint(save, run),
     )
 
 
-async def plan(prepared: Prepared, fetch: Fetch) -> tuple[SaveOperation, Placed]:
-    """Reads the head and decides what to write. The save function checks that the head is still the same."""
-    save = prepared.save
-    head = await _head(prepared, fetch)
-    if head is None or save.self_contained:
-        placed = transcript.whole(prepared.snapshot.messages, prepared.snapshot.digests)
-    else:
-        tail = Tail(
-            head["head_transcript_id"],
-            head["head_transcript_length"],
-            head["message_count"],
-            head["head_digest"],
-        )
-        placed = await Placer(fetch, prepared.bucket, save.tenant.tenant_id).place(prepared.snapshot, tail)
-    segments = [_segment(segment) for segment in placed.segments]
-    row = _row(prepared, placed, head["head_revision"] if head else 0)
-    return SaveOperation(prepared.lock_keys, row, segments, prepared.values), placed
+def sort_values(
+    secret: bytes, values: Mapping[str, bytes], *, repair: bool = False
+) -> tuple[dict[str, bytes], dict[str, SharedValue], list[ValueRow]]:
+    """Values to be stored with the revision, values to be stored once, and the rows of the latter."""
+    inline = {name: value for name, value in values.items() if len(value) < BIG_VALUE}
+    big = {name: value for name, value in values.items() if len(value) >= BIG_VALUE}
+    rows = [_value(secret, value, repair=repair) for value in big.values()]
+    shared = {name: SharedValue(row.digest, row.raw_size) for name, row in zip(big, rows, strict=True)}
+    return inline, shared, rows
 
 
-async def _head(prepared: Prepared, fetch: Fetch) -> asyncpg.Record | None:
-    save = prepared.save
-    scope = (prepared.bucket, save.tenant.tenant_id, save.agent_id)
-    if save.server_named:
-        # A repeated request finds the session it made; a name that is taken is refused anyway.
-        rows = await fetch(HEAD_BY_REQUEST, *scope, prepared.request_id)
-    else:
-        rows = await fetch(HEAD, *scope, save.session_name)
-    return rows[0] if rows else None
+def put_together(
+    prepared: Prepared, head: Head | None, placed: Placed, run: Run, parts: StateParts, values: Sequence[ValueRow]
+) -> Planned:
+    """The operation that stores a revision after `head`.
+
+    Args:
+        prepared: the save.
+        head: what the plan was made for.
+        placed: where the messages go.
+        run: messages of the new revision, up to its end.
+        parts: all of its state but messages and what every save gives anew.
+        values: big values to be written.
+    """
+    *more, last = (_NO_SEGMENT, *map(_segment, placed.segments))
+    row = _row(prepared, head, placed, run, parts, last if placed.segments else None)
+    return Planned(SaveOperation(prepared.lock_keys, row, more[1:], values), placed, parts)
 
 
-def _row(prepared: Prepared, placed: Placed, planned_head: int) -> SaveRow:
-    save, digest = prepared.save, prepared.snapshot.digests[-1]
-    checkpoint_id, metadata = save.checkpoint_id or None, save.metadata
-    value_digests = b"".join(value.digest for value in prepared.values) or None
+def base_missing(prepared: Prepared, head: Head | None) -> Planned:
+    """An operation that stores nothing: the save function may know the request, and refuses it otherwise."""
+    run = Run.whole(prepared.secret, ())
+    parts = StateParts(b"", {}, {})
+    placed = transcript.whole(run)
+    row = _row(prepared, head, placed, run, parts, None)
+    return Planned(SaveOperation(prepared.lock_keys, row._replace(base_missing=True), (), ()), placed, parts)
+
+
+def _row(
+    prepared: Prepared, head: Head | None, placed: Placed, run: Run, parts: StateParts, last: SegmentRow | None
+) -> SaveRow:
+    save, content = prepared.save, prepared.save.content
+    planned_head = head.revision if head else 0
+    small = content.small
+    state = compression.pack(b"".join((small, parts.kept, *parts.inline.values())))
+    value_digests = {name: digests.of_value(prepared.secret, value) for name, value in parts.inline.items()}
+    value_digests |= {name: value.digest for name, value in parts.shared.items()}
+    names = [[name, value.size] for name, value in parts.shared.items()]
+    described = {
+        "message_count": run.end,
+        "size_bytes": run.size(run.end) + len(small) + parts.size,
+        "digest": run.digest(run.end),
+        "state_digest": digests.of_state(prepared.secret, small, parts.kept, value_digests),
+        "state": state.payload,
+        "state_codec": state.codec,
+        "state_raw_size": state.raw_size,
+        "value_digests": b"".join(value.digest for value in parts.shared.values()) or None,
+        "checkpoint_id": save.checkpoint_id or None,
+    }
+    last = last or _NO_SEGMENT
     return SaveRow(
         bucket=prepared.bucket,
         tenant_id=save.tenant.tenant_id,
         agent_id=save.agent_id,
         session_name=save.session_name,
         server_named=save.server_named,
+        planned_session_id=head.session_id if head else 0,
         planned_head=planned_head,
+        base_revision=content.base_revision if isinstance(content, Delta) else None,
+        base_missing=False,
         expected_revision=save.expected_revision,
         request_id=prepared.request_id,
         fingerprint=prepared.fingerprint,
@@ -133,8 +154,7 @@ def _row(prepared: Prepared, placed: Placed, planned_head: int) -> SaveRow:
         client_id=save.client_id,
         actor=save.actor,
         labels=None if save.labels is None else json.dumps(dict(save.labels)),
-        checkpoint_id=checkpoint_id,
-        metadata=json.dumps(dict(metadata)) if metadata else None,
+        metadata=json.dumps(dict(save.metadata)) if save.metadata else None,
         save_time=prepared.now,
         uid=uuid4(),
         event_id=uuid4(),
@@ -142,59 +162,44 @@ def _row(prepared: Prepared, placed: Placed, planned_head: int) -> SaveRow:
         parent_transcript_id=placed.parent_transcript_id,
         parent_message_count=placed.parent_message_count,
         parent_digest=placed.parent_digest,
+        parent_bytes=placed.parent_bytes,
         depth=placed.depth,
         transcript_length=placed.transcript_length,
-        message_count=len(prepared.snapshot.messages),
-        message_bytes=prepared.message_bytes,
-        size_bytes=prepared.size_bytes,
-        digest=digest,
-        state_digest=prepared.state_digest,
-        state=prepared.state.payload,
-        state_codec=prepared.state.codec,
-        state_raw_size=prepared.state.raw_size,
-        value_digests=value_digests,
+        message_bytes=run.size(run.end),
+        value_names=json.dumps(names) if names else None,
+        last_count=last.message_count,
+        last_raw_size=last.raw_size,
+        last_codec=last.codec,
+        last_payload=last.payload or None,
+        last_checksum=last.checksum,
         checksum=checksums.of_revision(
-            revision=planned_head + 1,
-            message_count=len(prepared.snapshot.messages),
-            size_bytes=prepared.size_bytes,
-            state_raw_size=prepared.state.raw_size,
-            state_codec=prepared.state.codec,
-            digest=digest,
-            state_digest=prepared.state_digest,
-            state=prepared.state.payload,
-            value_digests=value_digests,
-            checkpoint_id=checkpoint_id,
-            metadata=metadata,
+            revision=planned_head + 1, value_names=names, metadata=save.metadata, **described
         ),
+        **described,
     )
 
 
 def _segment(segment: transcript.Segment) -> SegmentRow:
-    packed = compression.pack(segment.payload)
+    codec, raw_size, payload = compression.pack(segment.payload)
     checksum = checksums.of_segment(
-        segment.first_message,
-        segment.message_count,
-        packed.raw_size,
-        packed.codec,
-        segment.digest,
-        packed.payload,
+        segment.first_message, segment.message_count, segment.end_bytes, raw_size, codec, segment.digest, payload
     )
     return SegmentRow(
         segment.first_message,
         segment.message_count,
-        packed.raw_size,
-        packed.codec,
-        packed.payload,
+        segment.end_bytes,
+        raw_size,
+        codec,
+        payload,
         segment.digest,
         checksum,
     )
 
 
 def _value(secret: bytes, fragment: bytes, *, repair: bool) -> ValueRow:
-    packed = compression.pack(fragment)
+    codec, raw_size, payload = compression.pack(fragment)
     digest = digests.of_value(secret, fragment)
-    checksum = checksums.of_value(packed.raw_size, packed.codec, digest, packed.payload)
-    return ValueRow(digest, packed.raw_size, packed.codec, packed.payload, checksum, repair)
+    return ValueRow(digest, raw_size, codec, payload, checksums.of_value(raw_size, codec, digest, payload), repair)
 
 
 def _lock_keys(save: Save, key: SessionKey) -> tuple[int, ...]:
@@ -203,24 +208,38 @@ def _lock_keys(save: Save, key: SessionKey) -> tuple[int, ...]:
     return (placement.lock_key(key),)
 
 
-def _fingerprint(save: Save, digest: bytes, state_digest: bytes) -> bytes:
+def _fingerprint(save: Save, run: Run | None) -> bytes:
     """Over everything that the caller sent, and nothing that this server adds."""
-    labels = None if save.labels is None else json.dumps(sorted(save.labels.items()))
+    secret, content = save.tenant.digest_secret, save.content
+    what: tuple[bytes | str | int | None, ...]
+    if isinstance(content, Delta):
+        what = (
+            *("delta", content.base_revision, content.base_etag, content.truncate_to, len(content.appended)),
+            digests.of_value(secret, fragments.join(content.appended)),
+            *_values_fingerprint(secret, content.set_values),
+            *sorted(content.remove_values),
+        )
+    else:
+        messages = run.digest(run.end) if run else b""
+        what = ("snapshot", len(content.messages), messages, content.kept)
+        what += tuple(_values_fingerprint(secret, content.values))
     return digests.of_request(
-        save.tenant.digest_secret,
+        secret,
         (
-            "save",
             save.agent_id,
             "" if save.server_named else save.session_name,
             save.expected_revision,
             save.user_id,
             save.client_id,
-            labels,
+            None if save.labels is None else json.dumps(sorted(save.labels.items())),
             save.checkpoint_id,
             json.dumps(sorted(save.metadata.items())),
             save.self_contained,
-            digest,
-            len(save.content.messages),
-            state_digest,
+            content.small,
+            *what,
         ),
     )
+
+
+def _values_fingerprint(secret: bytes, values: Mapping[str, bytes]) -> list[bytes]:
+    return [digests.of_value(secret, values[name]) for name in sorted(values)]

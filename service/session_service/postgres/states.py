@@ -4,6 +4,7 @@ Packing or a purge beside it can therefore leave no hole. Everything read is
 checked; damage is CorruptData for this revision.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ READ = f"""
         SELECT
             {rows.SESSION_COLUMNS}, {rows.REVISION_COLUMNS}, r.transcript_id AS r_transcript_id,
             r.state AS r_state, r.state_codec AS r_state_codec, r.state_raw_size AS r_state_raw_size,
-            r.value_digests AS r_value_digests, r.checksum AS r_checksum,
+            r.value_digests AS r_value_digests, r.value_names AS r_value_names, r.checksum AS r_checksum,
             CASE WHEN $7::bigint = 0 THEN 0 ELSE greatest(r.message_count - $7, 0) END AS low
         {_FOUND}
     ),
@@ -62,6 +63,7 @@ READ = f"""
         SELECT
             array_agg(g.first_message ORDER BY g.first_message) AS g_first_message,
             array_agg(g.message_count ORDER BY g.first_message) AS g_message_count,
+            array_agg(g.end_bytes ORDER BY g.first_message) AS g_end_bytes,
             array_agg(g.raw_size ORDER BY g.first_message) AS g_raw_size,
             array_agg(g.codec ORDER BY g.first_message) AS g_codec,
             array_agg(g.digest ORDER BY g.first_message) AS g_digest,
@@ -169,6 +171,7 @@ def _base(row: asyncpg.Record, revision: Revision) -> Iterator[bytes]:
         state_digest=row["r_state_digest"],
         state=row["r_state"],
         value_digests=row["r_value_digests"],
+        value_names=json.loads(row["r_value_names"]) if row["r_value_names"] else [],
         checkpoint_id=row["r_checkpoint_id"],
         metadata=revision.metadata,
     )
@@ -188,13 +191,13 @@ def _values(row: asyncpg.Record) -> Iterator[bytes]:
 
 def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
     """Runs of framed messages from `low` to message_count, without a hole."""
-    columns = "first_message message_count raw_size codec digest payload checksum"
+    columns = "first_message message_count end_bytes raw_size codec digest payload checksum"
     segments = list(_together(row, "g", columns))
     next_begins = [*(segment[0] for segment in segments), message_count][1:]
     position = low = row["low"]
     for segment, next_begin in zip(segments, next_begins, strict=True):
-        first, count, raw_size, codec, digest, payload, checksum = segment
-        if checksums.of_segment(first, count, raw_size, codec, digest, payload) != checksum:
+        first, count, end_bytes, raw_size, codec, digest, payload, checksum = segment
+        if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
             raise compression.Damaged(f"checksum of the messages from {first}")
         # A child's first segment may begin before its parent's last one ends.
         end = min(first + count, next_begin)

@@ -20,13 +20,17 @@ def start(secret: bytes) -> bytes:
     return hashlib.blake2b(b"", key=secret, digest_size=DIGEST_SIZE, person=b"transcript").digest()
 
 
-def running(secret: bytes, messages: Iterable[bytes]) -> list[bytes]:
-    """The running digest after 0, 1, 2 … messages.
+def running(secret: bytes, messages: Iterable[bytes], digest: bytes) -> list[bytes]:
+    """The running digest before, and after each of these messages.
 
     Two transcripts have equal digests at n exactly if their first n messages are equal.
+
+    Args:
+        secret: the tenant's.
+        messages: any number.
+        digest: the running digest of what is before them; start() if nothing is.
     """
     make = partial(hashlib.blake2b, key=secret, digest_size=DIGEST_SIZE, person=b"transcript")
-    digest = start(secret)
     digests = [digest]
     for message in messages:
         digest = make(digest + message).digest()
@@ -39,9 +43,9 @@ def of_value(secret: bytes, fragment: bytes) -> bytes:
     return hashlib.blake2b(fragment, key=secret, digest_size=DIGEST_SIZE, person=b"value").digest()
 
 
-def of_state(secret: bytes, base: bytes, values: Mapping[str, bytes]) -> bytes:
-    """The digest of everything in a state but its messages."""
-    return _fields(secret, b"state", (base, *(values[name] for name in sorted(values))))
+def of_state(secret: bytes, small: bytes, kept: bytes, value_digests: Mapping[str, bytes]) -> bytes:
+    """The digest of everything in a state but its messages; values are told by of_value()."""
+    return _fields(secret, b"state", (small, kept, *(value_digests[name] for name in sorted(value_digests))))
 
 
 def of_request(secret: bytes, fields: Iterable[bytes | str | int | bool | None]) -> bytes:

@@ -65,6 +65,49 @@ def offset_of(payload: bytes, count: int) -> int:
     return position
 
 
+def fields(fragment: bytes) -> Iterator[tuple[int, bytes]]:
+    """The top-level fields of any wire form: number, and the field with its tag.
+
+    Raises:
+        MalformedFragment: the bytes are no wire form.
+    """
+    position = 0
+    while position < len(fragment):
+        tag, start = _read_varint(fragment, position)
+        match tag & 7:
+            case 0:
+                _, end = _read_varint(fragment, start)
+            case 1:
+                end = start + 8
+            case 2:
+                size, start = _read_varint(fragment, start)
+                end = start + size
+            case 5:
+                end = start + 4
+            case _:
+                raise MalformedFragment("unknown wire type")
+        if end > len(fragment):
+            raise MalformedFragment("cut off")
+        yield tag >> 3, fragment[position:end]
+        position = end
+
+
+def value_name(field: bytes) -> str:
+    """The name in a field that holds one value: a map entry, whose first field is the name.
+
+    Raises:
+        MalformedFragment: it is none.
+    """
+    _, start = _read_varint(field, 0)
+    _, start = _read_varint(field, start)
+    for number, part in fields(field[start:]):
+        if number == 1:
+            _, begin = _read_varint(part, 0)
+            _, begin = _read_varint(part, begin)
+            return part[begin:].decode()
+    return ""
+
+
 def _varint(number: int) -> bytes:
     if number < 0x80:
         return bytes((number,))
@@ -78,7 +121,7 @@ def _varint(number: int) -> bytes:
 
 def _read_varint(payload: bytes, position: int) -> tuple[int, int]:
     number = shift = 0
-    while position < len(payload) and shift < 35:
+    while position < len(payload) and shift < 70:
         byte = payload[position]
         position += 1
         number |= (byte & 0x7F) << shift

@@ -2,8 +2,8 @@
 
 Contents are bytes that the domain never parses. Three kinds of wire fragment
 put together, in any order, are the protobuf form of an AgentState: the framed
-messages, the values, and `base` (all other fields). So a state is restored by
-joining bytes.
+messages, the values, and all other fields. So a state is restored by joining
+bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +43,30 @@ class Content:
     """Every message, encoded, oldest first."""
     values: Mapping[str, bytes]
     """By name: a fragment of AgentState's wire form that holds this one value."""
-    base: bytes
-    """A fragment of AgentState's wire form: all fields but agent_id, messages and values."""
+    small: bytes
+    """A fragment of AgentState's wire form: the fields that every save gives anew
+    (loop_state, llm_provider, auth_context)."""
+    kept: bytes
+    """A fragment of AgentState's wire form: all other fields; a delta keeps its base's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What changed since a base revision, as encoded pieces."""
+
+    base_revision: int
+    """0: the empty state."""
+    base_etag: str
+    """Empty: not checked."""
+    truncate_to: int | None
+    """Keep only the first so many messages of the base; None: all."""
+    appended: Sequence[bytes]
+    """Messages after those that are kept."""
+    set_values: Mapping[str, bytes]
+    """As Content.values."""
+    remove_values: Sequence[str]
+    small: bytes
+    """As Content.small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +110,7 @@ class Save:
     agent_id: str
     session_name: str
     """Empty: the server makes a name."""
-    content: Content
+    content: Content | Delta
     actor: str
     expected_revision: int | None = None
     request_id: UUID | None = None

@@ -7,8 +7,9 @@ begins a new transcript that shares the common beginning with its parent.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from session_service.sessions import fragments
+from session_service.sessions import digests, fragments
 
 SEGMENT_BYTES = 1 << 20
 """A segment holds at most so many bytes of framed messages, or one larger message."""
@@ -23,10 +24,49 @@ class Segment:
 
     first_message: int
     message_count: int
+    end_bytes: int
+    """Bytes of all messages up to the segment's end, framed."""
     payload: bytes
     """A run of framed messages."""
     digest: bytes
     """Running digest at the segment's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Messages that follow `first` others, with what is known at every place between them."""
+
+    first: int
+    messages: Sequence[bytes]
+    digests: Sequence[bytes]
+    """Running digest after first, first + 1 … messages."""
+    ends: Sequence[int]
+    """Bytes of the first, first + 1 … messages, framed."""
+
+    @classmethod
+    def after(cls, secret: bytes, first: int, digest: bytes, size: int, messages: Sequence[bytes]) -> "Run":
+        """Messages after `first` others, whose running digest and framed bytes are given."""
+        sizes = (fragments.framed_size(message) for message in messages)
+        ends = list(accumulate(sizes, initial=size))
+        return cls(first, messages, digests.running(secret, messages, digest), ends)
+
+    @classmethod
+    def whole(cls, secret: bytes, messages: Sequence[bytes]) -> "Run":
+        """All messages of a state."""
+        return cls.after(secret, 0, digests.start(secret), 0, messages)
+
+    @property
+    def end(self) -> int:
+        """Number of messages, those before the run included."""
+        return self.first + len(self.messages)
+
+    def digest(self, count: int) -> bytes:
+        """Running digest after `count` messages."""
+        return self.digests[count - self.first]
+
+    def size(self, count: int) -> int:
+        """Bytes of the first `count` messages, framed."""
+        return self.ends[count - self.first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +79,8 @@ class Placed:
     parent_message_count: int
     parent_digest: bytes
     """Running digest over the parent's messages that a new transcript shares."""
+    parent_bytes: int
+    """Bytes of those messages, framed."""
     depth: int
     transcript_length: int
     """Messages in the transcript after this save."""
@@ -72,47 +114,49 @@ class Owner:
     depth: int
 
 
-def cut(messages: Sequence[bytes], digests: Sequence[bytes], first: int) -> Iterator[Segment]:
-    """Cuts messages[first:] into segments. `digests` are the running ones of all messages."""
-    begin, size = first, 0
-    for index in range(first, len(messages)):
-        framed = fragments.framed_size(messages[index])
-        if index > begin and size + framed > SEGMENT_BYTES:
-            yield _segment(messages, digests, begin, index)
-            begin, size = index, 0
-        size += framed
-    if begin < len(messages):
-        yield _segment(messages, digests, begin, len(messages))
+def cut(run: Run, first: int) -> Iterator[Segment]:
+    """Cuts the messages from `first` on into segments."""
+    begin, start = first, run.size(first)
+    for index in range(first, run.end):
+        if index > begin and run.size(index + 1) - start > SEGMENT_BYTES:
+            yield _segment(run, begin, index)
+            begin, start = index, run.size(index)
+    if begin < run.end:
+        yield _segment(run, begin, run.end)
 
 
-def extends(tail: Tail, digests: Sequence[bytes]) -> bool:
-    """Whether the messages behind `digests` begin with all the head's messages."""
-    return len(digests) > tail.message_count and digests[tail.message_count] == tail.digest
+def extends(tail: Tail, run: Run) -> bool:
+    """Whether the messages, a whole state's, begin with all the head's messages."""
+    return run.end >= tail.message_count and run.digest(tail.message_count) == tail.digest
 
 
-def whole(messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
-    """A new transcript that shares nothing."""
-    return Placed(None, None, 0, digests[0], 0, len(messages), list(cut(messages, digests, 0)))
+def whole(run: Run) -> Placed:
+    """A new transcript that shares nothing; the run must be a whole state's."""
+    return Placed(None, None, 0, run.digest(0), 0, 0, run.end, list(cut(run, 0)))
 
 
-def append(tail: Tail, messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
-    """Goes on at the very end of the head's transcript; common = its whole length."""
-    segments = list(cut(messages, digests, tail.transcript_length))
-    return Placed(tail.transcript_id, None, 0, b"", 0, len(messages), segments)
+def append(tail: Tail, run: Run) -> Placed:
+    """Goes on at the very end of the head's transcript."""
+    return Placed(tail.transcript_id, None, 0, b"", 0, 0, run.end, list(cut(run, tail.transcript_length)))
 
 
 def prefix(tail: Tail) -> Placed:
     """The messages are all stored already, as a prefix of the head's transcript."""
-    return Placed(tail.transcript_id, None, 0, b"", 0, tail.transcript_length, ())
+    return Placed(tail.transcript_id, None, 0, b"", 0, 0, tail.transcript_length, ())
 
 
-def branch(owner: Owner, common: int, messages: Sequence[bytes], digests: Sequence[bytes]) -> Placed:
-    """A new transcript after the first `common` messages of a stored one."""
-    if common == 0 or owner.depth >= MAX_DEPTH:
-        return whole(messages, digests)
-    segments = list(cut(messages, digests, common))
-    return Placed(None, owner.transcript_id, common, digests[common], owner.depth + 1, len(messages), segments)
+def branch(owner: Owner, common: int, run: Run) -> Placed:
+    """A new transcript after the first `common` messages of a stored one. See too_deep()."""
+    segments = list(cut(run, common))
+    digest, size = run.digest(common), run.size(common)
+    return Placed(None, owner.transcript_id, common, digest, size, owner.depth + 1, run.end, segments)
 
 
-def _segment(messages: Sequence[bytes], digests: Sequence[bytes], begin: int, end: int) -> Segment:
-    return Segment(begin, end - begin, fragments.join(messages[begin:end]), digests[end])
+def too_deep(owner: Owner) -> bool:
+    """Whether a branch of this transcript must be written whole instead."""
+    return owner.depth >= MAX_DEPTH
+
+
+def _segment(run: Run, begin: int, end: int) -> Segment:
+    payload = fragments.join(run.messages[begin - run.first : end - run.first])
+    return Segment(begin, end - begin, run.size(end), payload, run.digest(end))

@@ -62,6 +62,7 @@ READ = f"""
         SELECT
             array_agg(g.first_message ORDER BY g.first_message) AS g_first_message,
             array_agg(g.message_count ORDER BY g.first_message) AS g_message_count,
+            array_agg(w.high ORDER BY g.first_message) AS g_high,
             array_agg(g.raw_size ORDER BY g.first_message) AS g_raw_size,
             array_agg(g.codec ORDER BY g.first_message) AS g_codec,
             array_agg(g.digest ORDER BY g.first_message) AS g_digest,
@@ -149,7 +150,7 @@ def _present(found: Sequence[asyncpg.Record], key: SessionKey, target: Target) -
     row = found[0]
     if row["r_revision"] is not None:
         return row
-    if target.revision is None and not target.checkpoint_id:
+    if target.revision in (None, row["head_revision"]) and not target.checkpoint_id:
         raise CorruptData(f"{key}: its head revision is missing", {"revision": str(row["head_revision"])})
     wanted = f"checkpoint_id {target.checkpoint_id!r}" if target.checkpoint_id else f"revision {target.revision}"
     raise RevisionNotFound(
@@ -188,16 +189,13 @@ def _values(row: asyncpg.Record) -> Iterator[bytes]:
 
 def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
     """Runs of framed messages from `low` to message_count, without a hole."""
-    columns = "first_message message_count raw_size codec digest payload checksum"
-    segments = list(_together(row, "g", columns))
-    next_begins = [*(segment[0] for segment in segments), message_count][1:]
+    columns = "first_message message_count high raw_size codec digest payload checksum"
     position = low = row["low"]
-    for segment, next_begin in zip(segments, next_begins, strict=True):
-        first, count, raw_size, codec, digest, payload, checksum = segment
+    for first, count, high, raw_size, codec, digest, payload, checksum in _together(row, "g", columns):
         if checksums.of_segment(first, count, raw_size, codec, digest, payload) != checksum:
             raise compression.Damaged(f"checksum of the messages from {first}")
-        # A child's first segment may begin before its parent's last one ends.
-        end = min(first + count, next_begin)
+        # A child may begin within its parent's last segment; the rest of that one is not this revision's.
+        end = min(first + count, high)
         if not first <= position < end:
             raise compression.Damaged(f"messages from {position} are missing")
         raw = compression.unpack(codec, raw_size, payload)

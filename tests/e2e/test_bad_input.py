@@ -102,9 +102,15 @@ def test_the_limit_itself_is_exact(wire: Wire) -> None:
 
 
 def test_a_request_beyond_the_transport_is_refused_as_well(wire: Wire) -> None:
-    """The transport's own limit lies far above; its refusal has no ErrorInfo, and the same status."""
-    refused = refusal(wire.stub.SaveSession, save(conversation("x" * 33_000_000)), timeout=60)
-    assert refused.code is StatusCode.RESOURCE_EXHAUSTED
+    """The transport's own limit lies far above ours; its refusal names both sizes, but has no details."""
+    transport_limit = 4 * LIMIT + 1024 * 1024
+    request = save(conversation("x" * (transport_limit - 100)))
+    assert refusal(wire.stub.SaveSession, request, timeout=60).reason == "MESSAGE_TOO_LARGE"
+    request.snapshot.message_history[0].text += "x" * 100
+    refused = refusal(wire.stub.SaveSession, request, timeout=60)
+    assert (refused.code, refused.reason) == (StatusCode.RESOURCE_EXHAUSTED, "")
+    assert str(transport_limit) in refused.message
+    assert str(request.ByteSize()) in refused.message
     wire.stub.GetSession(named(pb.GetSessionRequest), timeout=30)
 
 

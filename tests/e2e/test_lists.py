@@ -1,72 +1,22 @@
-"""Lists: every order, every filter, page by page; and neither lists nor saves read what they need not."""
+"""Lists: every order, every filter, page by page."""
 
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from agent_sessions.v1 import session_service_pb2 as pb
-from agent_sessions.v1.session_pb2 import Revision, Session
+from agent_sessions.v1.session_pb2 import Session
 from grpc import StatusCode
 
-from tests.fixtures.conversations import numbered
+from tests.fixtures.lister import Lister
 from tests.fixtures.refusals import refusal
 from tests.fixtures.shared_server import Database, Wire
 
 NAMES = ["a", "B", "b", "a%", "a_", "ab", "a%b", "é", "e\u0301", "🙂", "\\", "a\\%"]
 ORDERS = [f"{key}{direction}" for key in ("create_time", "update_time", "name") for direction in ("", " desc")]
-
-
-class Lister:
-    """Saves sessions of one agent, and lists them."""
-
-    def __init__(self, wire: Wire, agent_id: str) -> None:
-        self._stub = wire.stub
-        self.agent_id = agent_id
-
-    def save(self, name: str, count: int = 1, **fields: Any) -> pb.SaveSessionResponse:
-        request = pb.SaveSessionRequest(agent_id=self.agent_id, session_name=name, snapshot=numbered(count), **fields)
-        return self._stub.SaveSession(request, timeout=30)
-
-    def delete(self, name: str) -> None:
-        self._stub.DeleteSession(pb.DeleteSessionRequest(agent_id=self.agent_id, session_name=name), timeout=30)
-
-    def page(self, **fields: Any) -> pb.ListSessionsResponse:
-        return self._stub.ListSessions(pb.ListSessionsRequest(**({"agent_id": self.agent_id} | fields)), timeout=30)
-
-    def pages(self, **fields: Any) -> Iterator[Sequence[Session]]:
-        """Yield the pages, one after another, to the end."""
-        token = ""
-        while True:
-            page = self.page(page_token=token, **fields)
-            yield list(page.sessions)
-            if not (token := page.next_page_token):
-                return
-
-    def all(self, **fields: Any) -> list[Session]:
-        return [session for page in self.pages(**fields) for session in page]
-
-    def names(self, **fields: Any) -> list[str]:
-        return [session.session_name for session in self.all(**fields)]
-
-    def revision_page(self, name: str, **fields: Any) -> pb.ListRevisionsResponse:
-        request = pb.ListRevisionsRequest(agent_id=self.agent_id, session_name=name, **fields)
-        return self._stub.ListRevisions(request, timeout=30)
-
-    def revisions(self, name: str, **fields: Any) -> Iterator[Sequence[Revision]]:
-        token = ""
-        while True:
-            page = self.revision_page(name, page_token=token, **fields)
-            yield list(page.revisions)
-            if not (token := page.next_page_token):
-                return
-
-
-@pytest.fixture
-def lister(wire: Wire, agent_id: str) -> Lister:
-    return Lister(wire, agent_id)
 
 
 def sort_key(order_by: str) -> Callable[[Session], Any]:
@@ -287,82 +237,3 @@ def test_new_revisions_do_not_disturb_a_list(lister: Lister) -> None:
         seen += [revision.revision for revision in page]
         lister.save("s", len(seen))
     assert seen == list(range(9, 0, -1))
-
-
-# ---- what is not read
-
-
-def test_lists_and_saves_read_no_payload(lister: Lister, wire: Wire, shared_database: Database) -> None:
-    def run_all() -> list[Any]:
-        listed = (lister.all(), list(lister.revisions("s")))
-        named: dict[str, Any] = {"agent_id": lister.agent_id, "session_name": "s"}
-        described = wire.stub.GetRevision(pb.GetRevisionRequest(**named, revision=1))
-        return [*listed, wire.stub.GetSession(pb.GetSessionRequest(**named)), described]
-
-    for count in (3, 4):
-        lister.save("s", count, metadata={"k": "v"})
-    before = run_all()
-    shared_database.fetch(
-        "WITH mine AS (SELECT r.* FROM revisions r JOIN sessions s USING (bucket, session_id) WHERE agent_id = $1),"
-        " segments AS (UPDATE transcript_segments g SET payload = '\\xdead', checksum = 0 FROM mine"
-        "  WHERE g.bucket = mine.bucket AND g.transcript_id = mine.transcript_id)"
-        " UPDATE revisions r SET state = '\\xdead' FROM mine"
-        " WHERE (r.bucket, r.session_id, r.revision) = (mine.bucket, mine.session_id, mine.revision)",
-        lister.agent_id,
-    )
-    restore = pb.RestoreSessionRequest(agent_id=lister.agent_id, session_name="s")
-    assert refusal(wire.stub.RestoreSession, restore).code is StatusCode.DATA_LOSS
-    assert run_all() == before
-    # A save that extends its head, too: it reads nothing of what it extends.
-    assert lister.save("s", 5).revision.revision == 3
-
-
-READS = """
-    SELECT pg_stat_force_next_flush(),
-        (SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read) FROM pg_stat_user_tables) AS rows,
-        (SELECT sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)
-            + coalesce(toast_blks_read + toast_blks_hit, 0) + coalesce(tidx_blks_read + tidx_blks_hit, 0))
-            FROM pg_statio_user_tables) AS buffers
-"""
-
-
-class ReadCounters:
-    """What the server's connections have read of the tables so far: rows, and buffers."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def take(self) -> tuple[int, int]:
-        # A backend tells its counts for certain when it ends; the server opens new connections by itself.
-        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        self._database.fetch(f"SELECT pg_terminate_backend(pid, 20000) {others}")
-        row = self._database.fetch(READS)[0]
-        return int(row["rows"]), int(row["buffers"])
-
-
-def test_what_a_save_reads_does_not_grow_with_the_history(lister: Lister, shared_database: Database) -> None:
-    counters = ReadCounters(shared_database)
-    saves = 20
-
-    def cost_at(count: int) -> tuple[float, float]:
-        """Return rows and buffers read by one save that extends its head, on average."""
-        lister.save("s", count)
-        before = counters.take()
-        for number in range(1, saves + 1):
-            lister.save("s", count + number)
-        after = counters.take()
-        return (after[0] - before[0]) / saves, (after[1] - before[1]) / saves
-
-    for count in range(1, 51):
-        lister.save("s", count)
-    young_rows, young_buffers = cost_at(50)
-    for count in range(80, 2000, 10):
-        lister.save("s", count)
-    old_rows, old_buffers = cost_at(2000)
-    print(f"read by a save: at 50 messages {young_rows} rows, {young_buffers} buffers;", end=" ")
-    print(f"at 2000 messages {old_rows} rows, {old_buffers} buffers")
-    assert young_rows > 0
-    assert young_buffers > 0
-    assert old_rows <= young_rows + 0.5
-    # An index may have become one level higher.
-    assert old_buffers <= young_buffers + 8

@@ -119,10 +119,10 @@ async def cancel_backend(scene: Scene, workload: Workload) -> None:
 
 
 Kill = Callable[[Scene, Workload], Coroutine[Any, Any, None]]
-ROUNDS: dict[str, list[Kill]] = {
-    "server": [kill_server] * 3 + [kill_server_before_its_answer] * 2 + [kill_server_within_a_transaction] * 2,
-    "postmaster": [kill_postmaster] * 3 + [kill_postmaster_within_a_transaction] * 3,
-    "backend": [kill_backend] * 3 + [terminate_backend] * 3 + [cancel_backend],
+ROUNDS: dict[str, tuple[Kill, ...]] = {
+    "server": (*[kill_server] * 3, *[kill_server_before_its_answer] * 2, *[kill_server_within_a_transaction] * 2),
+    "postmaster": (*[kill_postmaster] * 3, *[kill_postmaster_within_a_transaction] * 3),
+    "backend": (*[kill_backend] * 3, *[terminate_backend] * 3, cancel_backend),
 }
 
 

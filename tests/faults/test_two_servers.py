@@ -29,7 +29,9 @@ LOG = """
 
 # Functions that stand in the way of PostgreSQL's own, for every connection to this database made from now on.
 SHADOW = """
-    DO $do$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database()); END $do$;
+    DO $do$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());
+    END $do$;
     CREATE FUNCTION public.pg_advisory_xact_lock(key bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
         {lock}
     END $$;
@@ -97,7 +99,7 @@ def assert_overlap(attempts: Attempts) -> None:
 def _at_the_same_time(one: dict[str, Any], other: dict[str, Any]) -> bool:
     apart = one["process"] != other["process"] and one["address"] != other["address"]
     same = one["session_name"] == other["session_name"]
-    return apart and same and one["begin"] < other["end"] and other["begin"] < one["end"]
+    return bool(apart and same and one["begin"] < other["end"] and other["begin"] < one["end"])
 
 
 def _errors(attempts: Attempts) -> Iterator[str]:

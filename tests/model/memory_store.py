@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 
 from session_service.sessions import fragments
 from session_service.sessions.errors import (
+    BaseRevisionNotFound,
     CheckpointIdExists,
+    InvalidField,
     RequestIdReused,
     RevisionMismatch,
     RevisionNotFound,
@@ -21,6 +23,7 @@ from session_service.sessions.errors import (
 from session_service.sessions.model import (
     Change,
     Content,
+    Delta,
     Restored,
     Revision,
     RevisionQuery,
@@ -72,11 +75,12 @@ class MemoryStore:
             return self._replayed(kept, save, *served)
         head = kept.session.head_revision if kept else 0
         self._check(save, kept, head)
+        content = self._content(save.content, kept)
         if kept is None:
             kept = self._kept[name] = _Kept(self._new_session(save, now))
             if save.server_named:
                 self._named[(*name[:2], save.request_id)] = name
-        return self._store(kept, save, now)
+        return self._store(kept, save, content, now)
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         kept = self._find(change.key)
@@ -184,21 +188,38 @@ class MemoryStore:
             delete_time=None,
         )
 
-    def _store(self, kept: _Kept, save: Save, now: datetime) -> Saved:
+    def _content(self, given: Content | Delta, kept: _Kept | None) -> Content:
+        """The whole state that a save means."""
+        if isinstance(given, Content):
+            return given
+        if given.base_revision == 0:
+            return Content(given.appended, given.set_values, given.small, b"")
+        if kept is None or given.base_revision > len(kept.contents) or given.base_etag not in ("", "right"):
+            raise BaseRevisionNotFound("", "")
+        base = kept.contents[given.base_revision - 1]
+        count = len(base.messages) if given.truncate_to is None else given.truncate_to
+        if count > len(base.messages):
+            raise InvalidField("", "")
+        values = {name: value for name, value in base.values.items() if name not in given.remove_values}
+        messages = [*base.messages[:count], *given.appended]
+        return Content(messages, values | dict(given.set_values), given.small, base.kept)
+
+    def _store(self, kept: _Kept, save: Save, content: Content, now: datetime) -> Saved:
         number = kept.session.head_revision + 1
-        size = len(_state(save.content, 0))
+        size = len(_state(content, 0))
+        base = save.content.base_revision if isinstance(save.content, Delta) else number - 1
         revision = Revision(
             revision=number,
             etag="",
-            parent_revision=number - 1,
+            parent_revision=base,
             checkpoint_id=save.checkpoint_id,
-            message_count=len(save.content.messages),
+            message_count=len(content.messages),
             size_bytes=size,
             create_time=now,
             metadata=dict(save.metadata),
         )
         kept.revisions.append(revision)
-        kept.contents.append(save.content)
+        kept.contents.append(content)
         kept.session = replace(
             kept.session,
             head_revision=number,
@@ -247,7 +268,7 @@ class MemoryStore:
 
 
 def _state(content: Content, first: int) -> bytes:
-    return b"".join((content.base, *content.values.values(), fragments.join(content.messages[first:])))
+    return b"".join((content.small, content.kept, *content.values.values(), fragments.join(content.messages[first:])))
 
 
 def _listed(query: SessionQuery, tenant: str, agent: str, kept: _Kept) -> bool:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import asyncpg
-from agent_sessions.v1.session_pb2 import AgentState, LoopState, Message, Payload
-from session_service.api.states import take_apart
+from agent_sessions.v1.session_pb2 import AgentState, LoopState, Message, Payload, StateDelta
+from session_service.api.states import take_apart, take_delta_apart
 from session_service.postgres.pool import Database
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions.errors import SessionServiceError
-from session_service.sessions.model import Content, Restored, Revision, Saved, Session, Tenant
+from session_service.sessions.model import Content, Delta, Restored, Revision, Saved, Session, Tenant
 from session_service.sessions.store import NameTaken
 
 from tests.fixtures.postgres import ROLE
@@ -53,6 +53,31 @@ def content(texts: Sequence[str], values: Mapping[str, str] | None = None, provi
         values={name: Payload(content_type="text/plain", data=text.encode()) for name, text in (values or {}).items()},
     )
     return take_apart(state, "any")
+
+
+def delta(
+    base: int,
+    texts: Sequence[str],
+    *,
+    truncate_to: int | None = None,
+    values: Mapping[str, str] | None = None,
+    remove: Sequence[str] = (),
+    provider: str = "",
+) -> Delta:
+    """A real delta, taken apart as the RPC boundary does it."""
+    given = StateDelta(
+        base_revision=base,
+        appended_messages=[Message(text=text) for text in texts],
+        loop_state=LoopState.LOOP_STATE_THINKING,
+        llm_provider=provider,
+        set_values={
+            name: Payload(content_type="text/plain", data=text.encode()) for name, text in (values or {}).items()
+        },
+        remove_values=remove,
+    )
+    if truncate_to is not None:
+        given.truncate_to = truncate_to
+    return take_delta_apart(given)
 
 
 def comparable(result: Any) -> Any:

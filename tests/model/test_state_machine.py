@@ -26,7 +26,7 @@ from session_service.sessions.model import (
 )
 
 from tests.model.memory_store import MemoryStore
-from tests.model.stores import content, postgres_store, run_now
+from tests.model.stores import content, delta, postgres_store, run_now
 
 AGENTS = st.sampled_from(["ada", "bob"])
 NAMES = st.sampled_from(["one", "two"])
@@ -94,6 +94,43 @@ class StoresAgree(RuleBasedStateMachine):
         self._texts[agent, name] = texts
         self._both_save(
             Save(self._tenant, agent, name, content(texts), "test", request_id=uuid4(), expected_revision=None)
+        )
+
+    @rule(
+        agent=AGENTS,
+        name=NAMES,
+        back=st.sampled_from([0, 0, 0, 0, 1, 2, 5, -1]),
+        added=st.lists(TEXTS, max_size=3),
+        dropped=st.sampled_from([None, None, 0, 1, 2, 9, -1]),
+        values=VALUES,
+        remove=st.lists(st.sampled_from(["x", "y"]), max_size=1),
+        expected=st.sampled_from([None, None, None, "right", "wrong"]),
+        checkpoint=st.sampled_from(["", "", "", "k1"]),
+        self_contained=st.sampled_from([False, False, False, True]),
+    )
+    def save_delta(self, agent, name, back, added, dropped, values, remove, expected, checkpoint, self_contained):
+        head = self._head(agent, name)
+        base = max(head - back, 0)
+        count = self._message_count(agent, name, base)
+        self._both_save(
+            Save(
+                tenant=self._tenant,
+                agent_id=agent,
+                session_name=name,
+                content=delta(
+                    base,
+                    added,
+                    truncate_to=None if dropped is None else max(count - dropped, 0),
+                    values=values,
+                    remove=remove,
+                    provider=checkpoint,
+                ),
+                actor="test",
+                expected_revision={None: None, "right": head, "wrong": head + 1}[expected],
+                request_id=uuid4(),
+                checkpoint_id=checkpoint,
+                self_contained=self_contained,
+            )
         )
 
     @rule(changed=st.booleans())
@@ -179,6 +216,12 @@ class StoresAgree(RuleBasedStateMachine):
         found = run_now(self._oracle.get_session(SessionKey(self._tenant, agent, name)), self._runner)
         return 0 if isinstance(found, type) else found.head_revision
 
+    def _message_count(self, agent: str, name: str, revision: int) -> int:
+        key = SessionKey(self._tenant, agent, name)
+        read = self._oracle.get_revision(key, Target(revision=revision or None), with_state=False, message_limit=0)
+        found = run_now(read, self._runner)
+        return 0 if isinstance(found, type) or not revision else found[1].message_count
+
     def _new_change(self, agent: str, name: str, expected: int | None = None) -> Change:
         return Change(SessionKey(self._tenant, agent, name), "test", uuid4(), expected_revision=expected)
 
@@ -198,4 +241,5 @@ def test_stores_agree_on_random_histories(database_url: str) -> None:
     print(f"answers compared: {sum(SEEN.values())}, {dict(SEEN)}")
     # The machine is worth something only if it went everywhere.
     everywhere = {"SessionDeleted", "RevisionMismatch", "RequestIdReused", "RevisionNotFound", "CheckpointIdExists"}
+    everywhere |= {"BaseRevisionNotFound", "InvalidField"}
     assert everywhere | {"UserIdMismatch", "NameTaken", "SessionNotDeleted", "SessionNotFound"} <= SEEN.keys()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gent_sessions/v1/session.proto\x12\x11\x61gent_sessions.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x03\n\nAgentState\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x33\n\x0fmessage_history\x18\x02 \x03(\x0b\x32\x1a.agent_sessions.v1.Message\x12\x30\n\nloop_state\x18\x03 \x01(\x0e\x32\x1c.agent_sessions.v1.LoopState\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cllm_provider\x18\x05 \x01(\t\x12\x34\n\x0c\x61uth_context\x18\x06 \x01(\x0b\x32\x1e.agent_sessions.v1.AuthContext\x12\x39\n\x06values\x18\x07 \x03(\x0b\x32).agent_sessions.v1.AgentState.ValuesEntry\x1aI\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.agent_sessions.v1.Payload:\x02\x38\x01\"\x1b\n\x0b\x41uthContext\x12\x0c\n\x04type\x18\x01 \x01(\t\"\xbf\x01\n\x07Message\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.agent_sessions.v1.Role\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12-\n\x07payload\x18\x05 \x01(\x0b\x32\x1a.agent_sessions.v1.PayloadH\x00\x42\t\n\x07\x63ontent\"-\n\x07Payload\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xc2\x03\n\x07Session\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0csession_name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x15\n\rhead_revision\x18\x05 \x01(\x03\x12\x15\n\rmessage_count\x18\x06 \x01(\x03\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x36\n\x06labels\x18\x08 \x03(\x0b\x32&.agent_sessions.v1.Session.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_restore_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x02\n\x08Revision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x17\n\x0fparent_revision\x18\x03 \x01(\x03\x12\x15\n\rcheckpoint_id\x18\x04 \x01(\t\x12\x15\n\rmessage_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x08metadata\x18\x08 \x03(\x0b\x32).agent_sessions.v1.Revision.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xae\x01\n\tLoopState\x12\x1a\n\x16LOOP_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOOP_STATE_IDLE\x10\x01\x12\x17\n\x13LOOP_STATE_THINKING\x10\x02\x12\x1d\n\x19LOOP_STATE_EXECUTING_TOOL\x10\x03\x12 \n\x1cLOOP_STATE_WAITING_FOR_INPUT\x10\x04\x12\x16\n\x12LOOP_STATE_STOPPED\x10\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61gent_sessions/v1/session.proto\x12\x11\x61gent_sessions.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x03\n\nAgentState\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x33\n\x0fmessage_history\x18\x02 \x03(\x0b\x32\x1a.agent_sessions.v1.Message\x12\x30\n\nloop_state\x18\x03 \x01(\x0e\x32\x1c.agent_sessions.v1.LoopState\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cllm_provider\x18\x05 \x01(\t\x12\x34\n\x0c\x61uth_context\x18\x06 \x01(\x0b\x32\x1e.agent_sessions.v1.AuthContext\x12\x39\n\x06values\x18\x07 \x03(\x0b\x32).agent_sessions.v1.AgentState.ValuesEntry\x1aI\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.agent_sessions.v1.Payload:\x02\x38\x01\"\xbc\x03\n\nStateDelta\x12\x15\n\rbase_revision\x18\x01 \x01(\x03\x12\x11\n\tbase_etag\x18\x02 \x01(\t\x12\x18\n\x0btruncate_to\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\x11\x61ppended_messages\x18\x04 \x03(\x0b\x32\x1a.agent_sessions.v1.Message\x12@\n\nset_values\x18\x05 \x03(\x0b\x32,.agent_sessions.v1.StateDelta.SetValuesEntry\x12\x15\n\rremove_values\x18\x06 \x03(\t\x12\x30\n\nloop_state\x18\x07 \x01(\x0e\x32\x1c.agent_sessions.v1.LoopState\x12\x14\n\x0cllm_provider\x18\x08 \x01(\t\x12\x34\n\x0c\x61uth_context\x18\t \x01(\x0b\x32\x1e.agent_sessions.v1.AuthContext\x1aL\n\x0eSetValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.agent_sessions.v1.Payload:\x02\x38\x01\x42\x0e\n\x0c_truncate_to\"\x1b\n\x0b\x41uthContext\x12\x0c\n\x04type\x18\x01 \x01(\t\"\xbf\x01\n\x07Message\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12%\n\x04role\x18\x02 \x01(\x0e\x32\x17.agent_sessions.v1.Role\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12-\n\x07payload\x18\x05 \x01(\x0b\x32\x1a.agent_sessions.v1.PayloadH\x00\x42\t\n\x07\x63ontent\"-\n\x07Payload\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xc2\x03\n\x07Session\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0csession_name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x15\n\rhead_revision\x18\x05 \x01(\x03\x12\x15\n\rmessage_count\x18\x06 \x01(\x03\x12\x12\n\nsize_bytes\x18\x07 \x01(\x03\x12\x36\n\x06labels\x18\x08 \x03(\x0b\x32&.agent_sessions.v1.Session.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11last_restore_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa4\x02\n\x08Revision\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x17\n\x0fparent_revision\x18\x03 \x01(\x03\x12\x15\n\rcheckpoint_id\x18\x04 \x01(\t\x12\x15\n\rmessage_count\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x08metadata\x18\x08 \x03(\x0b\x32).agent_sessions.v1.Revision.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xae\x01\n\tLoopState\x12\x1a\n\x16LOOP_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOOP_STATE_IDLE\x10\x01\x12\x17\n\x13LOOP_STATE_THINKING\x10\x02\x12\x1d\n\x19LOOP_STATE_EXECUTING_TOOL\x10\x03\x12 \n\x1cLOOP_STATE_WAITING_FOR_INPUT\x10\x04\x12\x16\n\x12LOOP_STATE_STOPPED\x10\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AGENTSTATE_VALUESENTRY']._loaded_options = None
   _globals['_AGENTSTATE_VALUESENTRY']._serialized_options = b'8\001'
+  _globals['_STATEDELTA_SETVALUESENTRY']._loaded_options = None
+  _globals['_STATEDELTA_SETVALUESENTRY']._serialized_options = b'8\001'
   _globals['_SESSION_LABELSENTRY']._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_REVISION_METADATAENTRY']._loaded_options = None
   _globals['_REVISION_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_LOOPSTATE']._serialized_start=1500
-  _globals['_LOOPSTATE']._serialized_end=1674
-  _globals['_ROLE']._serialized_start=1676
-  _globals['_ROLE']._serialized_end=1771
+  _globals['_LOOPSTATE']._serialized_start=1947
+  _globals['_LOOPSTATE']._serialized_end=2121
+  _globals['_ROLE']._serialized_start=2123
+  _globals['_ROLE']._serialized_end=2218
   _globals['_AGENTSTATE']._serialized_start=88
   _globals['_AGENTSTATE']._serialized_end=479
   _globals['_AGENTSTATE_VALUESENTRY']._serialized_start=406
   _globals['_AGENTSTATE_VALUESENTRY']._serialized_end=479
-  _globals['_AUTHCONTEXT']._serialized_start=481
-  _globals['_AUTHCONTEXT']._serialized_end=508
-  _globals['_MESSAGE']._serialized_start=511
-  _globals['_MESSAGE']._serialized_end=702
-  _globals['_PAYLOAD']._serialized_start=704
-  _globals['_PAYLOAD']._serialized_end=749
-  _globals['_SESSION']._serialized_start=752
-  _globals['_SESSION']._serialized_end=1202
-  _globals['_SESSION_LABELSENTRY']._serialized_start=1157
-  _globals['_SESSION_LABELSENTRY']._serialized_end=1202
-  _globals['_REVISION']._serialized_start=1205
-  _globals['_REVISION']._serialized_end=1497
-  _globals['_REVISION_METADATAENTRY']._serialized_start=1450
-  _globals['_REVISION_METADATAENTRY']._serialized_end=1497
+  _globals['_STATEDELTA']._serialized_start=482
+  _globals['_STATEDELTA']._serialized_end=926
+  _globals['_STATEDELTA_SETVALUESENTRY']._serialized_start=834
+  _globals['_STATEDELTA_SETVALUESENTRY']._serialized_end=910
+  _globals['_AUTHCONTEXT']._serialized_start=928
+  _globals['_AUTHCONTEXT']._serialized_end=955
+  _globals['_MESSAGE']._serialized_start=958
+  _globals['_MESSAGE']._serialized_end=1149
+  _globals['_PAYLOAD']._serialized_start=1151
+  _globals['_PAYLOAD']._serialized_end=1196
+  _globals['_SESSION']._serialized_start=1199
+  _globals['_SESSION']._serialized_end=1649
+  _globals['_SESSION_LABELSENTRY']._serialized_start=1604
+  _globals['_SESSION_LABELSENTRY']._serialized_end=1649
+  _globals['_REVISION']._serialized_start=1652
+  _globals['_REVISION']._serialized_end=1944
+  _globals['_REVISION_METADATAENTRY']._serialized_start=1897
+  _globals['_REVISION_METADATAENTRY']._serialized_end=1944
 # @@protoc_insertion_point(module_scope)

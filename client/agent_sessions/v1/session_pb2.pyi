@@ -63,6 +63,35 @@ class AgentState(_message.Message):
     values: _containers.MessageMap[str, Payload]
     def __init__(self, agent_id: _Optional[str] = ..., message_history: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., loop_state: _Optional[_Union[LoopState, str]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., llm_provider: _Optional[str] = ..., auth_context: _Optional[_Union[AuthContext, _Mapping]] = ..., values: _Optional[_Mapping[str, Payload]] = ...) -> None: ...
 
+class StateDelta(_message.Message):
+    __slots__ = ("base_revision", "base_etag", "truncate_to", "appended_messages", "set_values", "remove_values", "loop_state", "llm_provider", "auth_context")
+    class SetValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Payload
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+    BASE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    BASE_ETAG_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_TO_FIELD_NUMBER: _ClassVar[int]
+    APPENDED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    SET_VALUES_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_VALUES_FIELD_NUMBER: _ClassVar[int]
+    LOOP_STATE_FIELD_NUMBER: _ClassVar[int]
+    LLM_PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    AUTH_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    base_revision: int
+    base_etag: str
+    truncate_to: int
+    appended_messages: _containers.RepeatedCompositeFieldContainer[Message]
+    set_values: _containers.MessageMap[str, Payload]
+    remove_values: _containers.RepeatedScalarFieldContainer[str]
+    loop_state: LoopState
+    llm_provider: str
+    auth_context: AuthContext
+    def __init__(self, base_revision: _Optional[int] = ..., base_etag: _Optional[str] = ..., truncate_to: _Optional[int] = ..., appended_messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., set_values: _Optional[_Mapping[str, Payload]] = ..., remove_values: _Optional[_Iterable[str]] = ..., loop_state: _Optional[_Union[LoopState, str]] = ..., llm_provider: _Optional[str] = ..., auth_context: _Optional[_Union[AuthContext, _Mapping]] = ...) -> None: ...
+
 class AuthContext(_message.Message):
     __slots__ = ("type",)
     TYPE_FIELD_NUMBER: _ClassVar[int]

@@ -1,4 +1,7 @@
+import datetime
+
 from agent_sessions.v1 import session_pb2 as _session_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -18,7 +21,7 @@ REVISION_VIEW_BASIC: RevisionView
 REVISION_VIEW_FULL: RevisionView
 
 class SaveSessionRequest(_message.Message):
-    __slots__ = ("agent_id", "session_name", "snapshot", "expected_revision", "request_id", "client_id", "user_id", "labels", "checkpoint_id", "metadata", "self_contained")
+    __slots__ = ("agent_id", "session_name", "snapshot", "delta", "expected_revision", "request_id", "client_id", "user_id", "labels", "checkpoint_id", "metadata", "self_contained")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +32,7 @@ class SaveSessionRequest(_message.Message):
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +44,7 @@ class SaveSessionRequest(_message.Message):
     agent_id: str
     session_name: str
     snapshot: _session_pb2.AgentState
+    delta: _session_pb2.StateDelta
     expected_revision: int
     request_id: str
     client_id: str
@@ -48,7 +53,7 @@ class SaveSessionRequest(_message.Message):
     checkpoint_id: str
     metadata: _containers.ScalarMap[str, str]
     self_contained: bool
-    def __init__(self, agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., snapshot: _Optional[_Union[_session_pb2.AgentState, _Mapping]] = ..., expected_revision: _Optional[int] = ..., request_id: _Optional[str] = ..., client_id: _Optional[str] = ..., user_id: _Optional[str] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., self_contained: bool = ...) -> None: ...
+    def __init__(self, agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., snapshot: _Optional[_Union[_session_pb2.AgentState, _Mapping]] = ..., delta: _Optional[_Union[_session_pb2.StateDelta, _Mapping]] = ..., expected_revision: _Optional[int] = ..., request_id: _Optional[str] = ..., client_id: _Optional[str] = ..., user_id: _Optional[str] = ..., labels: _Optional[_Union[Labels, _Mapping]] = ..., checkpoint_id: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., self_contained: bool = ...) -> None: ...
 
 class Labels(_message.Message):
     __slots__ = ("entries",)
@@ -72,6 +77,55 @@ class SaveSessionResponse(_message.Message):
     revision: _session_pb2.Revision
     replayed: bool
     def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., revision: _Optional[_Union[_session_pb2.Revision, _Mapping]] = ..., replayed: bool = ...) -> None: ...
+
+class SaveSessionsRequest(_message.Message):
+    __slots__ = ("saves",)
+    SAVES_FIELD_NUMBER: _ClassVar[int]
+    saves: _containers.RepeatedCompositeFieldContainer[FramedSave]
+    def __init__(self, saves: _Optional[_Iterable[_Union[FramedSave, _Mapping]]] = ...) -> None: ...
+
+class FramedSave(_message.Message):
+    __slots__ = ("request", "timeout")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    request: SaveSessionRequest
+    timeout: _duration_pb2.Duration
+    def __init__(self, request: _Optional[_Union[SaveSessionRequest, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class SaveSessionsResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[SaveResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[SaveResult, _Mapping]]] = ...) -> None: ...
+
+class SaveResult(_message.Message):
+    __slots__ = ("request_id", "response", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    response: SaveSessionResponse
+    error: SaveError
+    def __init__(self, request_id: _Optional[str] = ..., response: _Optional[_Union[SaveSessionResponse, _Mapping]] = ..., error: _Optional[_Union[SaveError, _Mapping]] = ...) -> None: ...
+
+class SaveError(_message.Message):
+    __slots__ = ("code", "reason", "message", "metadata")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    metadata: _containers.ScalarMap[str, str]
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RestoreSessionRequest(_message.Message):
     __slots__ = ("agent_id", "session_name", "revision", "checkpoint_id", "message_limit", "request_id", "client_id")

@@ -47,7 +47,8 @@ class SessionServiceStub(object):
     AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
-    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH (with
+    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
+    BASE_REVISION_NOT_FOUND (with
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
@@ -81,6 +82,11 @@ class SessionServiceStub(object):
                 '/agent_sessions.v1.SessionService/SaveSession',
                 request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionRequest.SerializeToString,
                 response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionResponse.FromString,
+                _registered_method=True)
+        self.SaveSessions = channel.stream_stream(
+                '/agent_sessions.v1.SessionService/SaveSessions',
+                request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsRequest.SerializeToString,
+                response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsResponse.FromString,
                 _registered_method=True)
         self.RestoreSession = channel.unary_unary(
                 '/agent_sessions.v1.SessionService/RestoreSession',
@@ -141,7 +147,8 @@ class SessionServiceServicer(object):
     AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
-    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH (with
+    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
+    BASE_REVISION_NOT_FOUND (with
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
@@ -175,6 +182,25 @@ class SessionServiceServicer(object):
 
         A save to a soft-deleted name is FAILED_PRECONDITION, reason SESSION_DELETED.
         An acknowledged save survives the kill of any process and a power cut.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveSessions(self, request_iterator, context):
+        """SaveSessions carries many saves over one stream, many of them in one message
+        (a frame), which costs far less than a call for each. Every save is answered
+        by itself, in any order, and any number of answers comes in one frame; saves
+        of one session are carried out in the order they were sent. A save that is
+        refused ends neither the stream nor harms its neighbours. When the caller has
+        sent all, it half-closes; the server answers what is open and ends the
+        stream. A server that is shutting down answers what it has taken, refuses
+        the rest with UNAVAILABLE, reason SHUTTING_DOWN, and ends the stream.
+
+        A frame is at most 4 MiB (the same setting as for one request); a larger one,
+        or one that cannot be decoded, ends the stream with the status of a unary
+        call. The server reads on only while it has less than a bound of saves in
+        hand, so a caller that sends faster than they are stored is slowed down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,6 +276,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionRequest.FromString,
                     response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionResponse.SerializeToString,
             ),
+            'SaveSessions': grpc.stream_stream_rpc_method_handler(
+                    servicer.SaveSessions,
+                    request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsRequest.FromString,
+                    response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsResponse.SerializeToString,
+            ),
             'RestoreSession': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreSession,
                     request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionRequest.FromString,
@@ -315,7 +346,8 @@ class SessionService(object):
     AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
-    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH (with
+    FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
+    BASE_REVISION_NOT_FOUND (with
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
@@ -356,6 +388,33 @@ class SessionService(object):
             '/agent_sessions.v1.SessionService/SaveSession',
             agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionRequest.SerializeToString,
             agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveSessions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/agent_sessions.v1.SessionService/SaveSessions',
+            agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsRequest.SerializeToString,
+            agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

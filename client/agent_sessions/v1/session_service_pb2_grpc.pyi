@@ -41,6 +41,22 @@ _SessionServiceSaveSessionType = typing_extensions.TypeVar(
     ],
 )
 
+_SessionServiceSaveSessionsType = typing_extensions.TypeVar(
+    '_SessionServiceSaveSessionsType',
+    grpc.StreamStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+        agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+        agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+        agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
+    ],
+)
+
 _SessionServiceRestoreSessionType = typing_extensions.TypeVar(
     '_SessionServiceRestoreSessionType',
     grpc.UnaryUnaryMultiCallable[
@@ -153,7 +169,7 @@ _SessionServiceUndeleteSessionType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceRestoreSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType]):
+class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceSaveSessionsType, _SessionServiceRestoreSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType]):
     """SessionService keeps the conversations of AI agents.
 
     Scope. Every request names an agent by agent_id (1 to 255 characters) and
@@ -175,7 +191,8 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
                           AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
       NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
       ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
-      FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH (with
+      FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
+                          BASE_REVISION_NOT_FOUND (with
                           google.rpc.PreconditionFailure)
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
@@ -204,6 +221,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
         grpc.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.SaveSessionRequest,
             agent_sessions.v1.session_service_pb2.SaveSessionResponse,
+        ],
+        grpc.StreamStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+            agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
@@ -240,6 +261,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
         grpc.aio.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.SaveSessionRequest,
             agent_sessions.v1.session_service_pb2.SaveSessionResponse,
+        ],
+        grpc.aio.StreamStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+            agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
@@ -281,6 +306,22 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
 
     A save to a soft-deleted name is FAILED_PRECONDITION, reason SESSION_DELETED.
     An acknowledged save survives the kill of any process and a power cut.
+    """
+
+    SaveSessions: _SessionServiceSaveSessionsType
+    """SaveSessions carries many saves over one stream, many of them in one message
+    (a frame), which costs far less than a call for each. Every save is answered
+    by itself, in any order, and any number of answers comes in one frame; saves
+    of one session are carried out in the order they were sent. A save that is
+    refused ends neither the stream nor harms its neighbours. When the caller has
+    sent all, it half-closes; the server answers what is open and ends the
+    stream. A server that is shutting down answers what it has taken, refuses
+    the rest with UNAVAILABLE, reason SHUTTING_DOWN, and ends the stream.
+
+    A frame is at most 4 MiB (the same setting as for one request); a larger one,
+    or one that cannot be decoded, ends the stream with the status of a unary
+    call. The server reads on only while it has less than a bound of saves in
+    hand, so a caller that sends faster than they are stored is slowed down.
     """
 
     RestoreSession: _SessionServiceRestoreSessionType
@@ -327,6 +368,10 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.SaveSessionRequest,
         agent_sessions.v1.session_service_pb2.SaveSessionResponse,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
+        agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
@@ -380,7 +425,8 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
                           AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
       NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
       ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
-      FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH (with
+      FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
+                          BASE_REVISION_NOT_FOUND (with
                           google.rpc.PreconditionFailure)
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
@@ -419,6 +465,27 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
 
         A save to a soft-deleted name is FAILED_PRECONDITION, reason SESSION_DELETED.
         An acknowledged save survives the kill of any process and a power cut.
+        """
+
+    @abc.abstractmethod
+    def SaveSessions(
+        self,
+        request_iterator: _MaybeAsyncIterator[agent_sessions.v1.session_service_pb2.SaveSessionsRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[agent_sessions.v1.session_service_pb2.SaveSessionsResponse], collections.abc.AsyncIterator[agent_sessions.v1.session_service_pb2.SaveSessionsResponse]]:
+        """SaveSessions carries many saves over one stream, many of them in one message
+        (a frame), which costs far less than a call for each. Every save is answered
+        by itself, in any order, and any number of answers comes in one frame; saves
+        of one session are carried out in the order they were sent. A save that is
+        refused ends neither the stream nor harms its neighbours. When the caller has
+        sent all, it half-closes; the server answers what is open and ends the
+        stream. A server that is shutting down answers what it has taken, refuses
+        the rest with UNAVAILABLE, reason SHUTTING_DOWN, and ends the stream.
+
+        A frame is at most 4 MiB (the same setting as for one request); a larger one,
+        or one that cannot be decoded, ends the stream with the status of a unary
+        call. The server reads on only while it has less than a bound of saves in
+        hand, so a caller that sends faster than they are stored is slowed down.
         """
 
     @abc.abstractmethod

@@ -10,6 +10,8 @@ from session_service.auth.principal import Principal
 from session_service.sessions.errors import InvalidField
 from session_service.sessions.model import (
     Change,
+    Content,
+    Delta,
     Revision,
     RevisionQuery,
     Save,
@@ -33,8 +35,6 @@ _Named = _Change | _Targeted | session_service_pb2.GetSessionRequest | session_s
 def save(request: session_service_pb2.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Save:
     """A save. Uses `request` up."""
     agent_id = fields.name("agent_id", request.agent_id)
-    if request.WhichOneof("content") != "snapshot":
-        raise InvalidField("snapshot", "is required")
     expected = request.expected_revision if request.HasField("expected_revision") else None
     labels = request.labels.entries if request.HasField("labels") else None
     return Save(
@@ -50,8 +50,17 @@ def save(request: session_service_pb2.SaveSessionRequest, tenant: Tenant, caller
         checkpoint_id=fields.optional_name("checkpoint_id", request.checkpoint_id),
         metadata=fields.entries("metadata", request.metadata),
         self_contained=request.self_contained,
-        content=states.take_apart(request.snapshot, agent_id),
+        content=_content(request, agent_id),
     )
+
+
+def _content(request: session_service_pb2.SaveSessionRequest, agent_id: str) -> Content | Delta:
+    match request.WhichOneof("content"):
+        case "snapshot":
+            return states.take_apart(request.snapshot, agent_id)
+        case "delta":
+            return states.take_delta_apart(request.delta)
+    raise InvalidField("snapshot", "is required, or a delta")
 
 
 def key(request: _Named, tenant: Tenant) -> SessionKey:

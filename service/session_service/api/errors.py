@@ -48,6 +48,7 @@ TABLE: Mapping[type[Exception], tuple[StatusCode, str]] = {
     errors.SessionNotDeleted: (StatusCode.ALREADY_EXISTS, "SESSION_NOT_DELETED"),
     errors.SessionDeleted: (StatusCode.FAILED_PRECONDITION, "SESSION_DELETED"),
     errors.UserIdMismatch: (StatusCode.FAILED_PRECONDITION, "USER_ID_MISMATCH"),
+    errors.BaseRevisionNotFound: (StatusCode.FAILED_PRECONDITION, "BASE_REVISION_NOT_FOUND"),
     errors.RevisionMismatch: (StatusCode.ABORTED, "REVISION_MISMATCH"),
     errors.Contention: (StatusCode.ABORTED, "SERIALIZATION"),
     errors.MessageTooLarge: (StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE"),

@@ -1,11 +1,13 @@
 """AgentState in and out: checked, taken apart into fragments, and put together again."""
 
-from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Role
+from collections.abc import Iterable, Mapping
+
+from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Payload, Role, StateDelta
 from google.protobuf.message import DecodeError
 
 from session_service.api import fields
 from session_service.sessions.errors import AgentIdMismatch, CorruptData, InvalidField
-from session_service.sessions.model import Content, Restored
+from session_service.sessions.model import Content, Delta, Restored
 
 MAX_VALUES = 1000
 """Named values in a state."""
@@ -29,16 +31,35 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
             f"snapshot.agent_id: is {state.agent_id!r}, but the request's agent_id is {agent_id!r}",
             {"field": "snapshot.agent_id"},
         )
-    _check(state)
-    messages = [message.SerializeToString(deterministic=True) for message in state.message_history]
-    values = {name: _value(state, name) for name in state.values}
-    # What is left is everything but the parts taken out, unknown fields included.
-    for part in ("agent_id", "message_history", "values"):
+    if state.HasField("created_at"):
+        fields.timestamp("snapshot.created_at", state.created_at)
+    messages = _messages("snapshot.message_history", state.message_history)
+    values = _values("snapshot.values", state.values)
+    small = _small("snapshot", state)
+    # What is left is kept as it is, unknown fields included.
+    for part in ("agent_id", "message_history", "values", "loop_state", "llm_provider", "auth_context"):
         state.ClearField(part)
-    if state.HasField("auth_context"):
-        state.auth_context.DiscardUnknownFields()
-    state.loop_state = state.loop_state or LoopState.LOOP_STATE_IDLE
-    return Content(messages, values, state.SerializeToString(deterministic=True))
+    return Content(messages, values, small, state.SerializeToString(deterministic=True))
+
+
+def take_delta_apart(delta: StateDelta) -> Delta:
+    """The content of a delta. Uses `delta` up.
+
+    Raises:
+        InvalidField: a rule is broken.
+    """
+    truncate_to = delta.truncate_to if delta.HasField("truncate_to") else None
+    for index, name in enumerate(delta.remove_values):
+        fields.name(f"delta.remove_values[{index}]", name)
+    return Delta(
+        base_revision=fields.not_negative("delta.base_revision", delta.base_revision),
+        base_etag=fields.optional_name("delta.base_etag", delta.base_etag),
+        truncate_to=None if truncate_to is None else fields.not_negative("delta.truncate_to", truncate_to),
+        appended=_messages("delta.appended_messages", delta.appended_messages),
+        set_values=_values("delta.set_values", delta.set_values),
+        remove_values=list(delta.remove_values),
+        small=_small("delta", delta),
+    )
 
 
 def put_together(found: Restored, agent_id: str) -> AgentState:
@@ -56,43 +77,47 @@ def put_together(found: Restored, agent_id: str) -> AgentState:
     return state
 
 
-def _check(state: AgentState) -> None:
-    fields.known("snapshot.loop_state", state.loop_state, LOOP_STATES)
-    fields.length("snapshot.llm_provider", state.llm_provider)
-    if state.HasField("created_at"):
-        fields.timestamp("snapshot.created_at", state.created_at)
-    if state.HasField("auth_context"):
-        _check_auth(state.auth_context)
-    if len(state.values) > MAX_VALUES:
-        raise InvalidField("snapshot.values", f"at most {MAX_VALUES} entries", len(state.values))
-    for name, payload in state.values.items():
-        fields.name("snapshot.values key", name)
-        fields.length(f"snapshot.values[{name!r}].content_type", payload.content_type)
-    for index, message in enumerate(state.message_history):
-        _check_message(index, message)
+def _small(path: str, given: AgentState | StateDelta) -> bytes:
+    """The fields that every save gives anew, as a fragment of AgentState."""
+    fields.known(f"{path}.loop_state", given.loop_state, LOOP_STATES)
+    fields.length(f"{path}.llm_provider", given.llm_provider)
+    small = AgentState(
+        loop_state=given.loop_state or LoopState.LOOP_STATE_IDLE,
+        llm_provider=given.llm_provider,
+        # Built anew, so that nothing but the type comes along.
+        auth_context=_auth(path, given.auth_context) if given.HasField("auth_context") else None,
+    )
+    return small.SerializeToString(deterministic=True)
 
 
-def _check_auth(auth: AuthContext) -> None:
-    fields.optional_name("snapshot.auth_context.type", auth.type)
+def _auth(path: str, given: AuthContext) -> AuthContext:
+    return AuthContext(type=fields.optional_name(f"{path}.auth_context.type", given.type))
 
 
-def _check_message(index: int, message: Message) -> None:
+def _values(path: str, given: Mapping[str, Payload]) -> dict[str, bytes]:
+    """Each value as a fragment of AgentState."""
+    if len(given) > MAX_VALUES:
+        raise InvalidField(path, f"at most {MAX_VALUES} entries", len(given))
+    found = {}
+    for name, payload in given.items():
+        fields.name(f"{path} key", name)
+        fields.length(f"{path}[{name!r}].content_type", payload.content_type)
+        found[name] = AgentState(values={name: payload}).SerializeToString(deterministic=True)
+    return found
+
+
+def _messages(path: str, given: Iterable[Message]) -> list[bytes]:
+    return [_message(path, index, message) for index, message in enumerate(given)]
+
+
+def _message(path: str, index: int, message: Message) -> bytes:
     # Runs for every message of every snapshot: the path is made only where it is needed.
     if message.role not in ROLES:
-        fields.known(f"{_path(index)}.role", message.role, ROLES)
+        fields.known(f"{path}[{index}].role", message.role, ROLES)
     if len(message.message_id) > fields.NAME_LENGTH:
-        fields.length(f"{_path(index)}.message_id", message.message_id)
+        fields.length(f"{path}[{index}].message_id", message.message_id)
     if message.HasField("create_time"):
-        fields.timestamp(f"{_path(index)}.create_time", message.create_time)
+        fields.timestamp(f"{path}[{index}].create_time", message.create_time)
     if message.HasField("payload") and len(message.payload.content_type) > fields.NAME_LENGTH:
-        fields.length(f"{_path(index)}.payload.content_type", message.payload.content_type)
-
-
-def _path(index: int) -> str:
-    return f"snapshot.message_history[{index}]"
-
-
-def _value(state: AgentState, name: str) -> bytes:
-    alone = AgentState()
-    alone.values[name].CopyFrom(state.values[name])
-    return alone.SerializeToString(deterministic=True)
+        fields.length(f"{path}[{index}].payload.content_type", message.payload.content_type)
+    return message.SerializeToString(deterministic=True)

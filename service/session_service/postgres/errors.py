@@ -17,7 +17,8 @@ CONNECTION_ERRORS = (
 )
 """The connection is gone or was refused; whether the statement took effect is not known."""
 
-_UNAVAILABLE_STATES = ("08", "53", "57", "25006")
+# 28, 3D, 55000: it accepts no connection from this server, for example with a password that has changed.
+_UNAVAILABLE_STATES = ("08", "28", "3D", "53", "55000", "57", "25006")
 _CONTENTION_STATES = ("40", "55P03")
 _CORRUPTION_STATES = ("XX001", "XX002")
 

@@ -159,9 +159,7 @@ async def read_base(fetch: Fetch, key: SessionKey, head: Head, revision: int) ->
             f"{key} revision {revision}: stored data is damaged: {error}", {"revision": str(revision)}
         ) from error
     etag = digests.etag(head.uid, revision, row["digest"], row["state_digest"])
-    return Base(
-        revision, etag, row["transcript_id"], row["message_count"], row["message_bytes"], row["digest"], parts
-    )
+    return Base(revision, etag, row["transcript_id"], row["message_count"], row["message_bytes"], row["digest"], parts)
 
 
 def _parts(row: asyncpg.Record) -> StateParts:
@@ -185,9 +183,7 @@ def _parts(row: asyncpg.Record) -> StateParts:
         raise compression.Damaged("checksum of the revision")
     kept: list[bytes] = []
     inline: dict[str, bytes] = {}
-    for number, field in fragments.fields(
-        compression.unpack(row["state_codec"], row["state_raw_size"], row["state"])
-    ):
+    for number, field in fragments.fields(compression.unpack(row["state_codec"], row["state_raw_size"], row["state"])):
         if number == VALUES_FIELD:
             inline[fragments.value_name(field)] = field
         elif number not in SMALL_FIELDS:

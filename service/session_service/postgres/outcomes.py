@@ -5,6 +5,7 @@ import asyncpg
 from session_service.postgres.operations import ChangeStatus, SaveStatus
 from session_service.postgres.states import session_not_found
 from session_service.sessions.errors import (
+    BaseRevisionNotFound,
     CheckpointIdExists,
     Contention,
     RequestIdReused,
@@ -14,7 +15,7 @@ from session_service.sessions.errors import (
     SessionServiceError,
     UserIdMismatch,
 )
-from session_service.sessions.model import Change, Save, SessionKey
+from session_service.sessions.model import Change, Delta, Save, SessionKey
 
 
 def save_refusal(status: SaveStatus, row: asyncpg.Record, save: Save) -> SessionServiceError:
@@ -31,6 +32,8 @@ def save_refusal(status: SaveStatus, row: asyncpg.Record, save: Save) -> Session
             return UserIdMismatch(f"{key} belongs to another user_id than {save.user_id!r}", str(key))
         case SaveStatus.CHECKPOINT_EXISTS:
             return CheckpointIdExists(f"{key} has a revision with checkpoint_id {save.checkpoint_id!r} already")
+        case SaveStatus.BASE_NOT_FOUND:
+            return _base_not_found(key, save, row["head_revision"] or 0)
         case _:
             return _contention(key)
 
@@ -64,6 +67,15 @@ def _mismatch(key: SessionKey, expected: int | None, current: int) -> SessionSer
     return RevisionMismatch(
         f"{key} is at revision {current}, not at the expected {expected}",
         {"expected_revision": str(expected), "current_revision": str(current)},
+    )
+
+
+def _base_not_found(key: SessionKey, save: Save, current: int) -> SessionServiceError:
+    base = save.content.base_revision if isinstance(save.content, Delta) else 0
+    return BaseRevisionNotFound(
+        f"{key} has no revision {base} with that etag to base a delta on; send a snapshot",
+        str(key),
+        {"base_revision": str(base), "current_revision": str(current)},
     )
 
 

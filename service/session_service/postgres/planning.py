@@ -93,9 +93,7 @@ async def _placed(
     return run, None if transcript.too_deep(link.owner) else transcript.branch(link.owner, count, run)
 
 
-async def _written_out(
-    prepared: Prepared, head: Head, base: Base, delta: Delta, count: int, fetch: Fetch
-) -> Planned:
+async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta, count: int, fetch: Fetch) -> Planned:
     """Reads the base whole and stores the result as if it had come as a snapshot that shares nothing."""
     found = await states.read(fetch, prepared.key, Target(revision=base.revision), 0)
     messages, values = [], {}

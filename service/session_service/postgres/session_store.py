@@ -1,6 +1,7 @@
 """SessionStore on PostgreSQL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ import asyncpg
 
 from session_service.postgres import lists, rows, saving, states
 from session_service.postgres.errors import is_connection_lost, translated
+from session_service.postgres.heads import Head, HeadCache, read_head
 from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import (
     ChangeOperation,
@@ -15,13 +17,14 @@ from session_service.postgres.operations import (
     ChangeStatus,
     EventType,
     Operation,
-    SaveOperation,
     SaveStatus,
     execute,
 )
 from session_service.postgres.outcomes import change_refusal, save_refusal
+from session_service.postgres.planning import plan
 from session_service.postgres.pool import Database
-from session_service.postgres.saving import Prepared
+from session_service.postgres.saving import Planned, Prepared
+from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
 from session_service.sessions.errors import CorruptData
@@ -40,7 +43,6 @@ from session_service.sessions.model import (
 )
 from session_service.sessions.observer import Observer, SilentObserver
 from session_service.sessions.store import NameTaken
-from session_service.sessions.transcript import Placed
 
 OPTIMISTIC_ATTEMPTS = 3
 """Plans made without a session's lock, before one is made with it: others may move the head in between."""
@@ -58,6 +60,7 @@ class PostgresSessionStore:
         self._batcher = batcher
         self._observer = observer or SilentObserver()
         self._tenants: dict[str, Tenant] = {}
+        self._heads = HeadCache()
         # Half of the connections: the others serve everyone who need not wait.
         self._waits = LockWaits(max(1, database.pool_size // 2))
 
@@ -75,8 +78,8 @@ class PostgresSessionStore:
         prepared = saving.prepare(save, now)
         with translated():
             async with self._waits.turn(prepared.lock_keys[0]):
-                operation, placed, row = await self._carry_out(prepared)
-            return await self._saved(prepared, operation, placed, row)
+                planned, row = await self._carry_out(prepared)
+            return await self._saved(prepared, planned, row)
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""
@@ -93,6 +96,7 @@ class PostgresSessionStore:
         if purge:
             return await self._purge(change, now)
         row, _ = await self._change(EventType.DELETED, change, (), now)
+        self._heads.forget(change.key)
         return rows.session(row, change.key.agent_id)
 
     async def undelete(self, change: Change, now: datetime) -> Session:
@@ -118,14 +122,19 @@ class PostgresSessionStore:
         """See SessionStore."""
         return await lists.revisions(self._database.fetch, query)
 
-    async def _carry_out(self, prepared: Prepared) -> tuple[SaveOperation, Placed, asyncpg.Record]:
+    async def _carry_out(self, prepared: Prepared) -> tuple[Planned, asyncpg.Record]:
+        head = self._heads.get(prepared.key)
         for _ in range(OPTIMISTIC_ATTEMPTS):
-            operation, placed = await saving.plan(prepared, self._database.fetch)
-            row = await self._batcher.submit(operation)
+            if head is None:
+                head = await _read_head(self._database.fetch, prepared)
+            planned = await plan(prepared, head, self._database.fetch)
+            row = await self._batcher.submit(planned.operation)
             if row["status"] == SaveStatus.BUSY:
                 break
             if row["status"] != SaveStatus.STALE:
-                return operation, placed, row
+                return planned, row
+            head = None
+        self._heads.forget(prepared.key)
         try:
             return await self._carry_out_locked(prepared)
         except Exception as error:
@@ -134,33 +143,38 @@ class PostgresSessionStore:
             # Its outcome is not known, but the request_id keeps it from being stored twice.
             return await self._carry_out_locked(prepared)
 
-    async def _carry_out_locked(self, prepared: Prepared) -> tuple[SaveOperation, Placed, asyncpg.Record]:
+    async def _carry_out_locked(self, prepared: Prepared) -> tuple[Planned, asyncpg.Record]:
         """Plans while holding the session's lock, so that nobody can move the head in between."""
         async with self._waits.place(), self._database.connection() as connection, connection.transaction():
             for key in sorted(prepared.lock_keys):
                 await connection.execute(TAKE_LOCK, key)
-            operation, placed = await saving.plan(prepared, connection.fetch)
-            (row,) = await execute(connection, [operation], wait=True)
-        return operation, placed, row
+            head = await _read_head(connection.fetch, prepared)
+            planned = await plan(prepared, head, connection.fetch)
+            (row,) = await execute(connection, [planned.operation], wait=True)
+        return planned, row
 
-    async def _saved(self, prepared: Prepared, operation: SaveOperation, placed: Placed, row: asyncpg.Record) -> Saved:
+    async def _saved(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> Saved:
         status, save = SaveStatus(row["status"]), prepared.save
+        if status is SaveStatus.SAVED:
+            head = planned.head(row["session_id"], row["uid"], row["head_transcript_id"])
+            self._heads.put(replace(prepared.key, session_name=row["session_name"]), head)
+            operation = planned.operation
+            self._observer.saved(
+                planned.placed.kind,
+                sum(segment.message_count for segment in planned.placed.segments),
+                operation.row.size_bytes,
+                operation.stored_bytes,
+            )
+            return Saved(rows.session(row, save.agent_id), _stored(planned, row["uid"], save), replayed=False)
+        self._heads.forget(prepared.key)
         if status is SaveStatus.NAME_TAKEN:
             raise NameTaken
-        if status not in (SaveStatus.SAVED, SaveStatus.REPLAYED):
+        if status is not SaveStatus.REPLAYED:
             raise save_refusal(status, row, save)
         session = rows.session(row, save.agent_id)
-        if status is SaveStatus.REPLAYED:
-            key = SessionKey(save.tenant, save.agent_id, session.session_name)
-            found = await states.describe(self._database.fetch, key, Target(revision=row["saved_revision"]))
-            return Saved(session, found.revision, replayed=True)
-        self._observer.saved(
-            placed.kind,
-            sum(segment.message_count for segment in placed.segments),
-            prepared.size_bytes,
-            operation.stored_bytes,
-        )
-        return Saved(session, _stored(operation, row["uid"], save), replayed=False)
+        key = SessionKey(save.tenant, save.agent_id, session.session_name)
+        found = await states.describe(self._database.fetch, key, Target(revision=row["saved_revision"]))
+        return Saved(session, found.revision, replayed=True)
 
     async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
         try:
@@ -238,13 +252,19 @@ class PostgresSessionStore:
         return rows.session(row, key.agent_id)
 
 
-def _stored(operation: SaveOperation, uid: UUID, save: Save) -> Revision:
-    row = operation.row
+async def _read_head(fetch: Fetch, prepared: Prepared) -> Head | None:
+    # A repeated request for a session that the server names finds the one it made.
+    made_by = prepared.request_id if prepared.save.server_named else None
+    return await read_head(fetch, prepared.key, made_by)
+
+
+def _stored(planned: Planned, uid: UUID, save: Save) -> Revision:
+    row = planned.operation.row
     revision = row.planned_head + 1
     return Revision(
         revision=revision,
         etag=digests.etag(uid, revision, row.digest, row.state_digest),
-        parent_revision=row.planned_head,
+        parent_revision=row.planned_head if row.base_revision is None else row.base_revision,
         checkpoint_id=save.checkpoint_id,
         message_count=row.message_count,
         size_bytes=row.size_bytes,

@@ -64,6 +64,7 @@ READ = f"""
             array_agg(g.first_message ORDER BY g.first_message) AS g_first_message,
             array_agg(g.message_count ORDER BY g.first_message) AS g_message_count,
             array_agg(g.end_bytes ORDER BY g.first_message) AS g_end_bytes,
+            array_agg(w.high ORDER BY g.first_message) AS g_high,
             array_agg(g.raw_size ORDER BY g.first_message) AS g_raw_size,
             array_agg(g.codec ORDER BY g.first_message) AS g_codec,
             array_agg(g.digest ORDER BY g.first_message) AS g_digest,
@@ -151,7 +152,7 @@ def _present(found: Sequence[asyncpg.Record], key: SessionKey, target: Target) -
     row = found[0]
     if row["r_revision"] is not None:
         return row
-    if target.revision is None and not target.checkpoint_id:
+    if target.revision in (None, row["head_revision"]) and not target.checkpoint_id:
         raise CorruptData(f"{key}: its head revision is missing", {"revision": str(row["head_revision"])})
     wanted = f"checkpoint_id {target.checkpoint_id!r}" if target.checkpoint_id else f"revision {target.revision}"
     raise RevisionNotFound(
@@ -191,16 +192,14 @@ def _values(row: asyncpg.Record) -> Iterator[bytes]:
 
 def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
     """Runs of framed messages from `low` to message_count, without a hole."""
-    columns = "first_message message_count end_bytes raw_size codec digest payload checksum"
-    segments = list(_together(row, "g", columns))
-    next_begins = [*(segment[0] for segment in segments), message_count][1:]
+    columns = "first_message message_count end_bytes raw_size codec digest payload checksum high"
     position = low = row["low"]
-    for segment, next_begin in zip(segments, next_begins, strict=True):
-        first, count, end_bytes, raw_size, codec, digest, payload, checksum = segment
-        if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
+    for *described, payload, checksum, high in _together(row, "g", columns):
+        first, count, _, raw_size, codec, _ = described
+        if checksums.of_segment(*described, payload) != checksum:
             raise compression.Damaged(f"checksum of the messages from {first}")
-        # A child's first segment may begin before its parent's last one ends.
-        end = min(first + count, next_begin)
+        # A child may begin within its parent's last segment; the rest of that one is not this revision's.
+        end = min(first + count, high)
         if not first <= position < end:
             raise compression.Damaged(f"messages from {position} are missing")
         raw = compression.unpack(codec, raw_size, payload)

@@ -14,7 +14,8 @@
     │   └── SessionNotDeleted
     ├── Precondition
     │   ├── SessionDeleted
-    │   └── UserIdMismatch
+    │   ├── UserIdMismatch
+    │   └── BaseRevisionNotFound
     ├── RevisionMismatch
     ├── MessageTooLarge
     ├── CorruptData
@@ -106,6 +107,10 @@ class SessionDeleted(Precondition):
 
 class UserIdMismatch(Precondition):
     """The session belongs to another user_id."""
+
+
+class BaseRevisionNotFound(Precondition):
+    """A delta's base does not exist, or is another's: send a snapshot. Metadata: base_revision, current_revision."""
 
 
 class RevisionMismatch(SessionServiceError):

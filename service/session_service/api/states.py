@@ -2,6 +2,7 @@
 
 from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Role
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from session_service.api import fields
 from session_service.sessions.errors import AgentIdMismatch, CorruptData, InvalidField
@@ -37,6 +38,10 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
         state.ClearField(part)
     if state.HasField("auth_context"):
         state.auth_context.DiscardUnknownFields()
+    unknown = UnknownFieldSet(state)
+    numbers = {unknown[place].field_number for place in range(len(unknown))}
+    if AgentState.AUTH_CONTEXT_FIELD_NUMBER in numbers:  # in another wire type: a group
+        state.DiscardUnknownFields()
     state.loop_state = state.loop_state or LoopState.LOOP_STATE_IDLE
     return Content(messages, values, state.SerializeToString(deterministic=True))
 

@@ -197,7 +197,9 @@ def test_unusable_input_is_named_and_nothing_is_saved(ctl: Sessionctl, write_cor
         assert code == 2
         assert f"{path}, {told}" in line
     path = write_corpus(*(conversation(f"s{number}", 9) for number in range(99)))
-    for damaged in (path.read_bytes()[:-20], b"not gzip at all"):
+    whole = path.read_bytes()
+    # Cut off; overwritten in the middle; not gzip from the beginning.
+    for damaged in (whole[:-20], whole[:99] + b"\xff" * 99 + whole[198:], b"not gzip at all"):
         path.write_bytes(damaged)
         code, line = ctl.failure("replay", path)
         assert code == 2

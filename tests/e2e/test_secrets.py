@@ -50,6 +50,7 @@ def auth_contexts(secret: bytes, auth_type: bytes) -> dict[str, bytes]:
         "sent twice, first": field(6, known + field(2, secret)) + field(6, known),
         "sent twice, second": field(6, known) + field(6, known + field(2, secret)),
         "sent twice, both": field(6, known + field(2, secret)) * 2,
+        "beside it, as a group": field(6, known) + group(6, field(2, secret)),
         "many fields": field(6, known + b"".join(field(number, secret) for number in range(2, 30))),
     }
 

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # Where the terminal's encoding lacks a character, a substitute is better than no output.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper in a process of its own
     sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # gRPC's C core writes to stderr by itself; set the variable to see it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     sys.exit(run(arguments))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Payload, Role, StateDelta
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from session_service.api import fields
 from session_service.sessions.errors import AgentIdMismatch, CorruptData, InvalidField
@@ -39,6 +40,10 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
     # What is left is kept as it is, unknown fields included.
     for part in ("agent_id", "message_history", "values", "loop_state", "llm_provider", "auth_context"):
         state.ClearField(part)
+    unknown = UnknownFieldSet(state)
+    numbers = {unknown[place].field_number for place in range(len(unknown))}
+    if AgentState.AUTH_CONTEXT_FIELD_NUMBER in numbers:  # in another wire type: a group
+        state.DiscardUnknownFields()
     return Content(messages, values, small, state.SerializeToString(deterministic=True))
 
 

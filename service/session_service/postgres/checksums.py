@@ -5,7 +5,7 @@ A CRC finds every error of up to 32 bits in a row; tampering is not its business
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 
 def of_segment(
@@ -21,25 +21,38 @@ def of_value(raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
     return _signed(_crc(f"{raw_size} {codec}".encode(), digest, payload))
 
 
-def of_revision(
-    *,
-    revision: int,
-    message_count: int,
-    size_bytes: int,
-    state_raw_size: int,
-    state_codec: int,
-    digest: bytes,
-    state_digest: bytes,
-    state: bytes,
-    value_digests: bytes | None,
-    value_names: Sequence[Sequence[str | int]],
-    checkpoint_id: str | None,
-    metadata: Mapping[str, str],
-) -> int:
+class RevisionFacts(NamedTuple):
+    """All that a reader takes from a row of revisions."""
+
+    revision: int
+    message_count: int
+    size_bytes: int
+    state_raw_size: int
+    state_codec: int
+    digest: bytes
+    state_digest: bytes
+    state: bytes
+    value_digests: bytes | None
+    value_names: str | None
+    """JSON."""
+    checkpoint_id: str | None
+    metadata: str | None
+    """JSON."""
+
+
+def of_revision(facts: RevisionFacts) -> int:
     """For revisions."""
-    numbers = f"{revision} {message_count} {size_bytes} {state_raw_size} {state_codec}"
-    texts = json.dumps([checkpoint_id, sorted(metadata.items()), *value_names])
-    return _signed(_crc(numbers.encode(), digest, state_digest, value_digests or b"", texts.encode(), state))
+    *numbers, digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata = facts
+    texts: tuple[str, ...] = ()
+    if value_names or checkpoint_id or metadata:
+        texts = (_canonical(value_names), checkpoint_id or "", _canonical(metadata))
+    parts = (digest, state_digest, state, value_digests or b"", *(text.encode() for text in texts))
+    return _signed(_crc(" ".join(map(str, numbers)).encode(), *parts))
+
+
+def _canonical(text: str | None) -> str:
+    # PostgreSQL gives jsonb back with other spaces and another order of keys.
+    return json.dumps(json.loads(text), sort_keys=True) if text else ""
 
 
 def _crc(*parts: bytes) -> int:

@@ -14,6 +14,7 @@ import asyncpg
 
 from session_service.codec import compression
 from session_service.postgres import checksums
+from session_service.postgres.checksums import RevisionFacts
 from session_service.postgres.states import Fetch
 from session_service.sessions import digests, fragments, placement
 from session_service.sessions.errors import CorruptData
@@ -163,23 +164,8 @@ async def read_base(fetch: Fetch, key: SessionKey, head: Head, revision: int) ->
 
 
 def _parts(row: asyncpg.Record) -> StateParts:
-    metadata = json.loads(row["metadata"]) if row["metadata"] else {}
-    names = json.loads(row["value_names"]) if row["value_names"] else []
-    checksum = checksums.of_revision(
-        revision=row["revision"],
-        message_count=row["message_count"],
-        size_bytes=row["size_bytes"],
-        state_raw_size=row["state_raw_size"],
-        state_codec=row["state_codec"],
-        digest=row["digest"],
-        state_digest=row["state_digest"],
-        state=row["state"],
-        value_digests=row["value_digests"],
-        value_names=names,
-        checkpoint_id=row["checkpoint_id"],
-        metadata=metadata,
-    )
-    if checksum != row["checksum"]:
+    facts = RevisionFacts(*(row[column] for column in RevisionFacts._fields))
+    if checksums.of_revision(facts) != row["checksum"]:
         raise compression.Damaged("checksum of the revision")
     kept: list[bytes] = []
     inline: dict[str, bytes] = {}
@@ -189,6 +175,7 @@ def _parts(row: asyncpg.Record) -> StateParts:
         elif number not in SMALL_FIELDS:
             kept.append(field)
     stored = row["value_digests"] or b""
+    names = json.loads(row["value_names"] or "[]")
     found = [stored[n : n + digests.DIGEST_SIZE] for n in range(0, len(stored), digests.DIGEST_SIZE)]
     shared = {name: SharedValue(digest, size) for (name, size), digest in zip(names, found, strict=True)}
     return StateParts(b"".join(kept), inline, shared)

@@ -96,7 +96,8 @@ async def _placed(
 async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta, count: int, fetch: Fetch) -> Planned:
     """Reads the base whole and stores the result as if it had come as a snapshot that shares nothing."""
     found = await states.read(fetch, prepared.key, Target(revision=base.revision), 0)
-    messages, values = [], {}
+    messages: list[bytes] = []
+    values: dict[str, bytes] = {}
     for number, field in fragments.fields(found.state or b""):
         if number == MESSAGES_FIELD:
             messages += fragments.split(field)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from session_service.codec import compression
 from session_service.postgres import checksums
+from session_service.postgres.checksums import RevisionFacts
 from session_service.postgres.heads import Base, Head, SharedValue, StateParts
 from session_service.postgres.operations import SaveOperation, SaveRow, SegmentRow, ValueRow
 from session_service.sessions import digests, fragments, placement, transcript
@@ -121,21 +122,22 @@ def _row(
     save, content = prepared.save, prepared.save.content
     planned_head = head.revision if head else 0
     small = content.small
-    state = compression.pack(b"".join((small, parts.kept, *parts.inline.values())))
-    value_digests = {name: digests.of_value(prepared.secret, value) for name, value in parts.inline.items()}
-    value_digests |= {name: value.digest for name, value in parts.shared.items()}
-    names = [[name, value.size] for name, value in parts.shared.items()]
-    described = {
-        "message_count": run.end,
-        "size_bytes": run.size(run.end) + len(small) + parts.size,
-        "digest": run.digest(run.end),
-        "state_digest": digests.of_state(prepared.secret, small, parts.kept, value_digests),
-        "state": state.payload,
-        "state_codec": state.codec,
-        "state_raw_size": state.raw_size,
-        "value_digests": b"".join(value.digest for value in parts.shared.values()) or None,
-        "checkpoint_id": save.checkpoint_id or None,
-    }
+    codec, raw_size, state = compression.pack(b"".join((small, parts.kept, *parts.inline.values())))
+    names = [(name, value.size) for name, value in parts.shared.items()]
+    facts = RevisionFacts(
+        revision=planned_head + 1,
+        message_count=run.end,
+        size_bytes=run.size(run.end) + len(small) + parts.size,
+        state_raw_size=raw_size,
+        state_codec=codec,
+        digest=run.digest(run.end),
+        state_digest=digests.of_state(prepared.secret, small, parts.kept, _value_digests(prepared.secret, parts)),
+        state=state,
+        value_digests=b"".join(value.digest for value in parts.shared.values()) or None,
+        value_names=json.dumps(names) if names else None,
+        checkpoint_id=save.checkpoint_id or None,
+        metadata=json.dumps(dict(save.metadata)) if save.metadata else None,
+    )
     last = last or _NO_SEGMENT
     return SaveRow(
         bucket=prepared.bucket,
@@ -154,7 +156,8 @@ def _row(
         client_id=save.client_id,
         actor=save.actor,
         labels=None if save.labels is None else json.dumps(dict(save.labels)),
-        metadata=json.dumps(dict(save.metadata)) if save.metadata else None,
+        checkpoint_id=facts.checkpoint_id,
+        metadata=facts.metadata,
         save_time=prepared.now,
         uid=uuid4(),
         event_id=uuid4(),
@@ -165,18 +168,28 @@ def _row(
         parent_bytes=placed.parent_bytes,
         depth=placed.depth,
         transcript_length=placed.transcript_length,
+        message_count=facts.message_count,
         message_bytes=run.size(run.end),
-        value_names=json.dumps(names) if names else None,
+        size_bytes=facts.size_bytes,
+        digest=facts.digest,
+        state_digest=facts.state_digest,
+        state=facts.state,
+        state_codec=facts.state_codec,
+        state_raw_size=facts.state_raw_size,
+        value_digests=facts.value_digests,
+        value_names=facts.value_names,
+        checksum=checksums.of_revision(facts),
         last_count=last.message_count,
         last_raw_size=last.raw_size,
         last_codec=last.codec,
         last_payload=last.payload or None,
         last_checksum=last.checksum,
-        checksum=checksums.of_revision(
-            revision=planned_head + 1, value_names=names, metadata=save.metadata, **described
-        ),
-        **described,
     )
+
+
+def _value_digests(secret: bytes, parts: StateParts) -> dict[str, bytes]:
+    inline = {name: digests.of_value(secret, value) for name, value in parts.inline.items()}
+    return inline | {name: value.digest for name, value in parts.shared.items()}
 
 
 def _segment(segment: transcript.Segment) -> SegmentRow:

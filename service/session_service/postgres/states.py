@@ -4,7 +4,6 @@ Packing or a purge beside it can therefore leave no hole. Everything read is
 checked; damage is CorruptData for this revision.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ import asyncpg
 
 from session_service.codec import compression
 from session_service.postgres import checksums, rows
+from session_service.postgres.checksums import RevisionFacts
 from session_service.sessions import fragments, placement
 from session_service.sessions.digests import DIGEST_SIZE
 from session_service.sessions.errors import CorruptData, RevisionNotFound, SessionNotFound
-from session_service.sessions.model import Restored, Revision, SessionKey, Target
+from session_service.sessions.model import Restored, SessionKey, Target
 
 Fetch = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
 """Database.fetch, or the fetch of one connection."""
@@ -121,7 +121,7 @@ async def read(fetch: Fetch, key: SessionKey, target: Target, message_limit: int
     row = _present(await fetch(READ, *_arguments(key, target), message_limit), key, target)
     session, revision = rows.session(row, key.agent_id), rows.revision(row, row["uid"])
     try:
-        state = b"".join((*_base(row, revision), *_values(row), *_messages(row, revision.message_count)))
+        state = b"".join((*_base(row), *_values(row), *_messages(row, revision.message_count)))
     except (compression.Damaged, fragments.MalformedFragment) as error:
         raise CorruptData(
             f"{key} revision {revision.revision}: stored data is damaged: {error}",
@@ -161,22 +161,9 @@ def _present(found: Sequence[asyncpg.Record], key: SessionKey, target: Target) -
     )
 
 
-def _base(row: asyncpg.Record, revision: Revision) -> Iterator[bytes]:
-    checksum = checksums.of_revision(
-        revision=revision.revision,
-        message_count=revision.message_count,
-        size_bytes=revision.size_bytes,
-        state_raw_size=row["r_state_raw_size"],
-        state_codec=row["r_state_codec"],
-        digest=row["r_digest"],
-        state_digest=row["r_state_digest"],
-        state=row["r_state"],
-        value_digests=row["r_value_digests"],
-        value_names=json.loads(row["r_value_names"]) if row["r_value_names"] else [],
-        checkpoint_id=row["r_checkpoint_id"],
-        metadata=revision.metadata,
-    )
-    if checksum != row["r_checksum"]:
+def _base(row: asyncpg.Record) -> Iterator[bytes]:
+    facts = RevisionFacts(*(row[f"r_{column}"] for column in RevisionFacts._fields))
+    if checksums.of_revision(facts) != row["r_checksum"]:
         raise compression.Damaged("checksum of the revision")
     yield compression.unpack(row["r_state_codec"], row["r_state_raw_size"], row["r_state"])
 

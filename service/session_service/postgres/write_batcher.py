@@ -19,7 +19,7 @@ import asyncpg
 from session_service.postgres.errors import is_connection_lost, to_domain
 from session_service.postgres.operations import Operation, execute
 from session_service.postgres.pool import CLOSE_TIMEOUT, Database
-from session_service.sessions.errors import ShuttingDown
+from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
 
 MAX_ITEMS = 128
@@ -113,7 +113,8 @@ class WriteBatcher:
         try:
             rows = await self._execute([waiting.operation for waiting in batch])
         except Exception as error:
-            if len(batch) == 1 or is_connection_lost(error):
+            if len(batch) == 1 or isinstance(to_domain(error), Unavailable):
+                # Nobody's fault, and each may try again. Singly, each would wait for the same timeout in turn.
                 _fail(batch, error)
                 return
             # Whatever it was, one item caused it: the others must not suffer.
@@ -132,14 +133,14 @@ class WriteBatcher:
         except Exception as error:
             if isinstance(error, asyncpg.PostgresError) and not is_connection_lost(error):
                 raise
-            await self._disconnect()
+            self._drop()
             if not is_connection_lost(error):
                 raise
         try:
             return await execute(await self._connected(), operations, wait=False)
         except Exception as error:
             if not isinstance(error, asyncpg.PostgresError) or is_connection_lost(error):
-                await self._disconnect()
+                self._drop()
             raise
 
     async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
@@ -148,11 +149,16 @@ class WriteBatcher:
         return self._connection
 
     async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        if self._connection is not None:
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await connection.close()
+                    await self._connection.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Without a word to PostgreSQL, which may not listen any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             connection.terminate()
 
 

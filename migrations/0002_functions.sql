@@ -46,6 +46,9 @@ CREATE FUNCTION save_sessions_v1(
     p_agent_id text[],
     p_session_name text[],
     p_server_named boolean[],
+    -- The head that the plan was made for: 0 and 0 if there was no session. The
+    -- number alone would not tell a session from one that took its name.
+    p_planned_session_id bigint[],
     p_planned_head bigint[],
     p_expected_revision bigint[],
     p_request_id uuid[],
@@ -114,13 +117,13 @@ BEGIN
     RETURN QUERY
     WITH asked AS (
         SELECT * FROM unnest(
-            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_head, p_expected_revision,
+            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_session_id, p_planned_head, p_expected_revision,
             p_request_id, p_fingerprint, p_user_id, p_client_id, p_actor, p_labels, p_checkpoint_id, p_metadata,
             p_save_time, p_uid, p_event_id, p_transcript_id, p_parent_transcript_id, p_parent_message_count, p_parent_digest,
             p_depth, p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
             p_state_codec, p_state_raw_size, p_value_digests, p_checksum
         ) WITH ORDINALITY AS a (
-            bucket, tenant_id, agent_id, session_name, server_named, planned_head, expected_revision,
+            bucket, tenant_id, agent_id, session_name, server_named, planned_session_id, planned_head, expected_revision,
             request_id, fingerprint, user_id, client_id, actor, labels, checkpoint_id, metadata,
             save_time, uid, event_id, transcript_id, parent_transcript_id, parent_message_count, parent_digest,
             depth, transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
@@ -183,7 +186,8 @@ BEGIN
                     SELECT FROM revisions AS k
                     WHERE k.bucket = a.bucket AND k.session_id = c.session_id AND k.checkpoint_id = a.checkpoint_id
                 ) THEN 6
-                WHEN a.planned_head <> coalesce(c.head_revision, 0) THEN 7
+                WHEN a.planned_head <> coalesce(c.head_revision, 0)
+                    OR a.planned_session_id <> coalesce(c.session_id, 0) THEN 7
                 ELSE 0
             END AS status
         FROM asked AS a

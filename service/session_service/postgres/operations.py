@@ -57,6 +57,7 @@ class SaveRow(NamedTuple):
     agent_id: str
     session_name: str
     server_named: bool
+    planned_session_id: int
     planned_head: int
     expected_revision: int | None
     request_id: UUID

@@ -20,7 +20,7 @@ BIG_VALUE = 1024
 """Bytes from which a value is stored once per agent and content, not with every revision."""
 
 _HEAD_COLUMNS = """
-    session_name, head_revision, head_transcript_id, head_transcript_length, message_count, head_digest
+    session_id, session_name, head_revision, head_transcript_id, head_transcript_length, message_count, head_digest
 """
 
 # $1 bucket, $2 tenant, $3 agent, $4 session
@@ -100,7 +100,7 @@ async def plan(prepared: Prepared, fetch: Fetch) -> tuple[SaveOperation, Placed]
         )
         placed = await Placer(fetch, prepared.bucket, save.tenant.tenant_id).place(prepared.snapshot, tail)
     segments = [_segment(segment) for segment in placed.segments]
-    row = _row(prepared, placed, head["head_revision"] if head else 0)
+    row = _row(prepared, placed, head["session_id"] if head else 0, head["head_revision"] if head else 0)
     return SaveOperation(prepared.lock_keys, row, segments, prepared.values), placed
 
 
@@ -115,7 +115,7 @@ async def _head(prepared: Prepared, fetch: Fetch) -> asyncpg.Record | None:
     return rows[0] if rows else None
 
 
-def _row(prepared: Prepared, placed: Placed, planned_head: int) -> SaveRow:
+def _row(prepared: Prepared, placed: Placed, planned_session_id: int, planned_head: int) -> SaveRow:
     save, digest = prepared.save, prepared.snapshot.digests[-1]
     checkpoint_id, metadata = save.checkpoint_id or None, save.metadata
     value_digests = b"".join(value.digest for value in prepared.values) or None
@@ -125,6 +125,7 @@ def _row(prepared: Prepared, placed: Placed, planned_head: int) -> SaveRow:
         agent_id=save.agent_id,
         session_name=save.session_name,
         server_named=save.server_named,
+        planned_session_id=planned_session_id,
         planned_head=planned_head,
         expected_revision=save.expected_revision,
         request_id=prepared.request_id,

@@ -48,7 +48,8 @@ CREATE FUNCTION save_sessions_v1(
     p_agent_id text[],
     p_session_name text[],
     p_server_named boolean[],
-    -- The head that the plan was made for: 0 and 0 if there was no session.
+    -- The head that the plan was made for: 0 and 0 if there was no session. The
+    -- number alone would not tell a session from one that took its name.
     p_planned_session_id bigint[],
     p_planned_head bigint[],
     -- Of a delta: the revision it is based on; NULL for a snapshot.
@@ -191,7 +192,9 @@ BEGIN
         LEFT JOIN LATERAL (
             SELECT n.revision, n.fingerprint FROM revisions AS n
             WHERE n.bucket = a.bucket AND n.session_id = c.session_id
-                AND n.revision = a.expected_revision + 1 AND n.request_id = a.request_id
+                -- No number follows the largest bigint.
+                AND n.revision = CASE WHEN a.expected_revision < 9223372036854775807 THEN a.expected_revision + 1 END
+                AND n.request_id = a.request_id
             UNION ALL
             SELECT u.revision, u.fingerprint FROM revisions AS u
             WHERE u.bucket = a.bucket AND u.session_id = c.session_id

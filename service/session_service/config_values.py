@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from session_service.addresses import Address
 
@@ -92,7 +92,12 @@ def database_url(text: str) -> str:
     """Read the URL of a PostgreSQL database."""
     if not text.startswith(("postgresql://", "postgres://")):
         raise ValueError("must begin with postgresql:// or postgres://")
-    urlsplit(text)
+    parts = urlsplit(text)
+    if _is_torn(parts):
+        raise ValueError("must have / ? # and @ in user and password written as %2F %3F %23 %40")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        if not re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{0,5})?", host):
+            raise ValueError("must name hosts as HOST, HOST:PORT or [IPV6]:PORT")
     return text
 
 
@@ -102,12 +107,17 @@ def without_password(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "***"
-    if parts.scheme not in {"postgresql", "postgres"} or not url.startswith(f"{parts.scheme}://"):
+    if parts.scheme not in {"postgresql", "postgres"} or not url.startswith(f"{parts.scheme}://") or _is_torn(parts):
         return "***"
     user, at, host = parts.netloc.rpartition("@")
     shown = user.split(":", 1)[0] + (":***" if ":" in user else "")
     query = [(k, "***" if _SECRET.search(k) else v) for k, v in parse_qsl(parts.query)]
     return urlunsplit((parts.scheme, f"{shown}{at}{host}", parts.path, urlencode(query, safe="*/"), ""))
+
+
+def _is_torn(parts: SplitResult) -> bool:
+    """Tell whether an unescaped character in the password ended the host part early: the rest holds the @, then."""
+    return bool(parts.fragment) or "@" in parts.path or "@" in parts.query
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:

@@ -20,7 +20,7 @@ class Readiness:
     """SERVING while the database answers and the server does not drain."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
+        self.servicer = health.aio.HealthServicer()
         self._metrics = metrics
         self._database_up = False
         self._draining = False

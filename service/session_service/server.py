@@ -40,6 +40,7 @@ class Server:
         self._metrics = Metrics(version())
         self._readiness = Readiness(self._metrics)
         self._in_flight = layers.CallsInFlight()
+        self._servicer: SessionServicer
         self._started = False
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -130,7 +131,8 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ),
         )
-        session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(manager), server)
+        self._servicer = SessionServicer(manager, self._metrics.error)
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
         reflection.enable_server_reflection(_service_names(), server)
         return server
@@ -149,6 +151,7 @@ class Server:
         """
         _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
         await self._readiness.drain()
+        self._servicer.drain()
         closing = asyncio.create_task(server.stop(self._settings.drain_timeout))
         idle = asyncio.create_task(self._in_flight.wait_until_idle())
         hurried = asyncio.create_task(self._hurried.wait())

@@ -19,7 +19,7 @@ from session_service.api.interceptors.pipeline import Context, Pipeline
 from session_service.metrics import Metrics
 from session_service.sessions.errors import DatabaseUnavailable, InvalidField
 
-EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
+EOF: Any = grpc.aio.EOF
 SERVICE = "tests.Probe"
 LIMIT = 1024
 

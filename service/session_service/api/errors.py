@@ -6,6 +6,7 @@ What the table does not know becomes INTERNAL without a word of its own text.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from agent_sessions.v1.session_service_pb2 import SaveError
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -72,15 +73,55 @@ class CallerError:
     """A serialised google.rpc.Status: the value of `grpc-status-details-bin`."""
 
 
-def to_caller(error: BaseException, request_id: str = "") -> CallerError:
-    """Return what the caller is told about an exception."""
+def to_save_error(error: BaseException, request_id: str = "") -> SaveError:
+    """Return what the caller of SaveSessions is told about one save."""
+    code, reason = kind_of(error)
+    if reason == INTERNAL[1] or not isinstance(error, errors.SessionServiceError):
+        return SaveError(code=code.value[0], reason=reason, message=_internal(request_id))
+    metadata = dict(_error_info(reason, error.metadata).metadata)
+    if isinstance(error, errors.Unavailable):
+        metadata["retry_delay_ms"] = str(round(error.retry_after * 1000))
+    return SaveError(code=code.value[0], reason=reason, message=_bounded(error.message), metadata=metadata)
+
+
+def kind_of(error: BaseException) -> tuple[StatusCode, str]:
+    """Return the status and the reason of an exception."""
     for kind in type(error).__mro__:
         if kind in TABLE and isinstance(error, errors.SessionServiceError):
-            code, reason = TABLE[kind]
-            return _caller_error(code, reason, error.message, _details(error, reason))
-    code, reason = INTERNAL
-    message = f"internal error; the server's log has it under request id {request_id}"
-    return _caller_error(code, reason, message, [_error_info(reason, {})])
+            return TABLE[kind]
+    return INTERNAL
+
+
+def to_caller(error: BaseException, request_id: str = "") -> CallerError:
+    """Return what the caller is told about an exception."""
+    code, reason = kind_of(error)
+    if (code, reason) == INTERNAL or not isinstance(error, errors.SessionServiceError):
+        return _caller_error(code, reason, _internal(request_id), [_error_info(reason, {})])
+    return _caller_error(code, reason, error.message, _details(error, reason))
+
+
+def to_save_error(error: BaseException, request_id: str = "") -> SaveError:
+    """Return what the caller of SaveSessions is told about one save."""
+    code, reason = kind_of(error)
+    number: int = code.value[0]
+    if (code, reason) == INTERNAL or not isinstance(error, errors.SessionServiceError):
+        return SaveError(code=number, reason=reason, message=_internal(request_id))
+    metadata = dict(_error_info(reason, error.metadata).metadata)
+    if isinstance(error, errors.Unavailable):
+        metadata["retry_delay_ms"] = str(round(error.retry_after * 1000))
+    return SaveError(code=number, reason=reason, message=_bounded(error.message), metadata=metadata)
+
+
+def kind_of(error: BaseException) -> tuple[StatusCode, str]:
+    """Return the status and the reason of an exception."""
+    for kind in type(error).__mro__:
+        if kind in TABLE and isinstance(error, errors.SessionServiceError):
+            return TABLE[kind]
+    return INTERNAL
+
+
+def _internal(request_id: str) -> str:
+    return f"internal error; the server's log has it under request id {request_id}"
 
 
 def _caller_error(code: StatusCode, reason: str, message: str, details: list[Message]) -> CallerError:

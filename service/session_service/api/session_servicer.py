@@ -1,5 +1,7 @@
 """agent_sessions.v1.SessionService: each RPC is parse, one use case, convert."""
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from agent_sessions.v1 import session_service_pb2 as pb
@@ -7,6 +9,7 @@ from agent_sessions.v1.session_service_pb2_grpc import SessionServiceServicer
 
 from session_service.api import convert, fields, pagination, states
 from session_service.api.interceptors.call import current_call
+from session_service.api.save_stream import SaveStream
 from session_service.auth.principal import Principal
 from session_service.sessions.manager import SessionManager
 from session_service.sessions.model import Tenant
@@ -20,13 +23,31 @@ Context = Any
 class SessionServicer(SessionServiceServicer):
     """Runs behind the interceptors, which authenticate, log, count, and turn exceptions into statuses."""
 
-    def __init__(self, manager: SessionManager) -> None:
+    def __init__(self, manager: SessionManager, on_error: Callable[[str], None] = lambda _: None) -> None:
         self._manager = manager
+        self._on_error = on_error
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """End streams: they answer what they have taken, and no more."""
+        self._draining.set()
 
     async def SaveSession(self, request: pb.SaveSessionRequest, context: Context) -> pb.SaveSessionResponse:
         """Store a revision."""
         tenant, caller = await self._caller()
         return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+
+    async def SaveSessions(
+        self, request_iterator: AsyncIterator[pb.SaveSessionsRequest], context: Context
+    ) -> AsyncIterator[pb.SaveSessionsResponse]:
+        """Store many revisions."""
+        tenant, caller = await self._caller()
+
+        async def save(request: pb.SaveSessionRequest) -> pb.SaveSessionResponse:
+            return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+
+        async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
+            yield frame
 
     async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> pb.RestoreSessionResponse:
         """Return a state and record that it was restored."""

@@ -181,9 +181,8 @@ def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
     """Runs of framed messages from `low` to message_count, without a hole."""
     columns = "first_message message_count end_bytes raw_size codec digest payload checksum high"
     position = low = row["low"]
-    for *described, payload, checksum, high in _together(row, "g", columns):
-        first, count, _, raw_size, codec, _ = described
-        if checksums.of_segment(*described, payload) != checksum:
+    for first, count, end_bytes, raw_size, codec, digest, payload, checksum, high in _together(row, "g", columns):
+        if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
             raise compression.Damaged(f"checksum of the messages from {first}")
         # A child may begin within its parent's last segment; the rest of that one is not this revision's.
         end = min(first + count, high)

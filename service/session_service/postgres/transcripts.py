@@ -118,11 +118,13 @@ class Transcripts:
         if marks and marks[0]["first_message"] + marks[0]["message_count"] == count:
             return marks[0]["digest"], marks[0]["end_bytes"]
         first = marks[0]["first_message"] if marks else link.low
-        before = (marks[1]["digest"], marks[1]["end_bytes"]) if len(marks) > 1 else (link.low_digest, link.low_bytes)
+        digest, size = (
+            (marks[1]["digest"], marks[1]["end_bytes"]) if len(marks) > 1 else (link.low_digest, link.low_bytes)
+        )
         messages = await self._messages(link, first)
         if len(messages) < count - first:
             raise CorruptData(f"messages from {first} are damaged or missing")
-        run = Run.after(self._secret, first, *before, messages[: count - first])
+        run = Run.after(self._secret, first, digest, size, messages[: count - first])
         return run.digest(count), run.size(count)
 
     async def _common(self, run: Run, tail: Tail) -> tuple[Owner, int]:
@@ -164,10 +166,9 @@ class Transcripts:
         """A segment's messages; none if it is damaged: then nothing is shared with it."""
         rows = await self._fetch(SEGMENT, *self._scope, link.transcript_id, first)
         try:
-            *described, payload, checksum = rows[0]
-            if checksums.of_segment(*described, payload) != checksum:
+            first, count, end_bytes, raw_size, codec, digest, payload, checksum = rows[0]
+            if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
                 return []
-            _, _, _, raw_size, codec, _ = described
             return list(fragments.split(compression.unpack(codec, raw_size, payload)))
         except (IndexError, compression.Damaged, fragments.MalformedFragment):
             return []

@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+from session_service import config_values
 from session_service.config import Settings, _documentation, parse
 
 PASSWORD = "hunter2"  # noqa: S105 - not a secret: the tests look for it in texts
@@ -141,3 +142,24 @@ def test_help_shows_every_flag_and_variable() -> None:
     for setting in fields(Settings):
         assert "--" + setting.name.replace("_", "-") in shown
         assert "SESSION_SERVICE_" + setting.name.upper() in shown
+
+
+@pytest.mark.parametrize("password", ["hunter2/x", "hun#ter2", "hun?ter2", "hun/t?e#r2"])
+def test_a_password_with_unescaped_characters_is_refused_and_never_shown(password: str) -> None:
+    url = f"postgresql://owner:{password}@host:5432/db"
+    assert config_values.without_password(url) == "***"
+    with pytest.raises(ValueError, match="%2F") as refused:
+        config_values.database_url(url)
+    assert "hun" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["host:x", "host:1:2", "host:123456", "[::1", "a:5432,b:y"])
+def test_a_database_url_with_an_impossible_port_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=r"HOST|Invalid"):
+        config_values.database_url(f"postgresql://owner:secret@{host}/db")
+
+
+@pytest.mark.parametrize("host", ["", "host", "host:5432", "[::1]:5432", "a:5432,b:5433"])
+def test_usual_database_urls_are_taken(host: str) -> None:
+    url = f"postgresql://owner:se%2Fcret@{host}/db?host=/run/x"
+    assert config_values.database_url(url) == url

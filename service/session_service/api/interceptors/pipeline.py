@@ -29,7 +29,7 @@ _KINDS = {
 }
 
 
-class Pipeline(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class Pipeline(grpc.aio.ServerInterceptor):
     """The one interceptor of the server: its layers, the first outermost."""
 
     def __init__(self, layers: Sequence[Layer], max_request_bytes: int) -> None:
@@ -99,7 +99,7 @@ class _MessageContext:
 
     async def read(self) -> Any:
         data: Any = await self._context.read()
-        if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+        if data is grpc.aio.EOF:
             return data
         return self._codec.decode(self._call, data)
 

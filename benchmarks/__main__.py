@@ -1,0 +1,95 @@
+"""`python -m benchmarks`: run us and the peers against the same PostgreSQL, and print a table."""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import cases, plan, report, stores
+from benchmarks.database import cluster
+from benchmarks.processes import ROOT
+from benchmarks.results import Run
+
+RESULTS = Path(".build/benchmarks/results.json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        run = Run.read(arguments.report) if arguments.report else asyncio.run(_run(arguments))
+    except ValueError as wrong:
+        print(f"benchmarks: {wrong}", file=sys.stderr)
+        return 2
+    print("\n" + report.text(run))
+    if arguments.publish:
+        _publish(run)
+    return 0
+
+
+async def _run(arguments: argparse.Namespace) -> Run:
+    chosen = arguments.stores.split(",")
+    if unknown := set(chosen) - set(stores.STORES):
+        raise ValueError(f"no such store: {', '.join(sorted(unknown))}; there are {', '.join(stores.STORES)}")
+    planned = plan.Plan(
+        stores=chosen,
+        cases=_cases(arguments),
+        rounds=arguments.rounds,
+        corpus=arguments.corpus,
+        limit=arguments.limit,
+        synthetic_messages=arguments.synthetic_messages,
+        prefill=arguments.prefill,
+        prefill_stores=plan.default_prefill_stores(chosen),
+    )
+    begin = time.monotonic()
+    async with cluster(arguments.database_url) as postgres:
+        run = await plan.carry_out(planned, postgres, arguments.results, lambda line: print(line, flush=True))
+    print(f"{time.monotonic() - begin:.0f} s; {arguments.results} holds every measurement")
+    return run
+
+
+def _cases(arguments: argparse.Namespace) -> list[cases.Case]:
+    """Return the cases; without recorded conversations only those that need none, unless asked for by name."""
+    if arguments.cases:
+        return cases.parse(arguments.cases)
+    found = cases.parse(cases.DEFAULT)
+    if arguments.corpus is None:
+        print("no recorded conversations: SESSION_CORPUS is not set, see docs/benchmarks.md", flush=True)
+        found = [case for case in found if case.work == cases.SYNTHETIC]
+    return found
+
+
+def _publish(run: Run) -> None:
+    from benchmarks import plot  # matplotlib is only in the benchmarks' environment
+
+    documents = ROOT / "docs"
+    (documents / "benchmarks-results.md").write_text(report.document(run))
+    for file in plot.draw(run, documents / "images"):
+        print(f"wrote {file.relative_to(ROOT)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    folder = os.environ.get("SESSION_CORPUS")
+    add = parser.add_argument
+    add("--stores", default=",".join(stores.STORES), help="comma-separated; default all: %(default)s")
+    add("--cases", help=f"comma-separated {cases.SYNTAX}; default {cases.DEFAULT}")
+    add("--rounds", type=int, default=3, help="how often everything is measured; default %(default)s")
+    add(
+        "--corpus", type=Path, default=Path(folder) if folder else None, help="folder of conversations [SESSION_CORPUS]"
+    )
+    add("--limit", type=int, default=0, help="conversations of each file; default all")
+    add("--synthetic-messages", type=int, default=8000, help="of synthetic cases; default %(default)s")
+    add("--prefill", type=int, default=300_000, help="saves in prefilled tables; default %(default)s")
+    add("--database-url", help="a PostgreSQL where databases may be created; default one of its own")
+    add("--results", type=Path, default=RESULTS, help="where measurements are kept; default %(default)s")
+    add("--report", type=Path, metavar="RESULTS", help="measure nothing, report what is in this file")
+    add("--publish", action="store_true", help="write docs/benchmarks-results.md and docs/images/benchmarks-*")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

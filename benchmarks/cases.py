@@ -1,0 +1,66 @@
+"""What is measured: which messages, how many sessions at once, into which tables."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CORPUS_FILES = {"coding": "swe_bench_runs.jsonl.gz", "airline": "airline_conversations.jsonl.gz"}
+"""In the folder of SESSION_CORPUS; benchmarks.convert writes them."""
+SYNTHETIC = "synthetic"
+SYNTHETIC_BYTES = 1024
+DEFAULT = (
+    "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
+    "synthetic:1,synthetic:16,synthetic:64,synthetic:256,coding:16:prefilled,airline:16:prefilled"
+)
+SYNTAX = "WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic or a file; p: as many client processes"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement's circumstances."""
+
+    work: str
+    """A key of CORPUS_FILES, SYNTHETIC, or the path of a file."""
+    in_flight: int
+    """Sessions saved at the same time."""
+    processes: int = 1
+    prefilled: bool = False
+    """Into tables that hold many revisions already, and measuring WAL only."""
+
+    def __str__(self) -> str:
+        """Return the case as it is written on the command line."""
+        processes = "p" if self.processes > 1 else ""
+        return f"{self.work}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
+
+
+def parse(text: str) -> list[Case]:
+    """Read cases separated by commas; raises ValueError with the syntax."""
+    return [_parse(one.strip()) for one in text.split(",")]
+
+
+def _parse(text: str) -> Case:
+    found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled)?", text)
+    if not found:
+        raise ValueError(f"{text!r} is not {SYNTAX}")
+    work, in_flight, processes, prefilled = found.groups()
+    return Case(work, int(in_flight), int(in_flight) if processes else 1, bool(prefilled))
+
+
+def work_of(case: Case, corpus: Path | None, limit: int, synthetic_messages: int) -> dict[str, Any]:
+    """Return what a worker's `take` needs; raises ValueError where files are missing."""
+    if case.work == SYNTHETIC:
+        # One at a time takes longest: fewer do.
+        count = synthetic_messages if case.in_flight > 1 else synthetic_messages // 4
+        return {"messages": count, "message_bytes": SYNTHETIC_BYTES, "seed": case.in_flight}
+    return {"file": str(file_of(case.work, corpus)), "limit": limit}
+
+
+def file_of(work: str, corpus: Path | None) -> Path:
+    """Return a work's file; raises ValueError if there is none."""
+    if work in CORPUS_FILES and corpus is None:
+        raise ValueError(f"{work} needs a folder of recorded conversations: --corpus or SESSION_CORPUS")
+    file = corpus / CORPUS_FILES[work] if corpus and work in CORPUS_FILES else Path(work)
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    return file.resolve()

@@ -1,0 +1,93 @@
+"""The PostgreSQL that all stores share: a database per measurement, and what it cost."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from session_service.postgres.embedded import EmbeddedPostgres
+
+PREFIX = "bench_"
+SETTINGS = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_compression", "shared_buffers")
+STORED = """
+SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+WHERE relkind IN ('r', 'm') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+"""
+"""Tables with their indexes and TOAST."""
+
+
+class Cluster:
+    """A running PostgreSQL; makes and drops databases whose names begin with PREFIX."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+    def url(self, database: str) -> str:
+        """Return the URL of one of its databases."""
+        return urlunsplit(urlsplit(self.dsn)._replace(path=f"/{database}"))
+
+    async def create(self, name: str, template: str = "template0") -> str:
+        """Make a database anew, as a copy of another one, and return its name."""
+        database = PREFIX + name.replace("-", "_")
+        await self.drop(database)
+        await self._execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        return database
+
+    async def drop(self, database: str) -> None:
+        """Remove a database, whoever is connected."""
+        await self._execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint: the next change of each page writes the page's image to the WAL."""
+        await self._execute("CHECKPOINT")
+
+    async def wal_position(self) -> int:
+        """Return how many bytes of WAL were ever written."""
+        position = await self._fetch(self.dsn, "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+        assert isinstance(position, int)
+        return position
+
+    async def stored_bytes(self, database: str) -> int:
+        """VACUUM, and return the size of all tables, indexes and TOAST."""
+        await self._execute("VACUUM", self.url(database))
+        stored = await self._fetch(self.url(database), STORED)
+        assert isinstance(stored, int)
+        return stored
+
+    async def settings(self) -> dict[str, str]:
+        """Return version and durability settings, for the report."""
+        return {name: str(await self._fetch(self.dsn, f"SHOW {name}")) for name in SETTINGS}
+
+    async def _execute(self, statement: str, dsn: str = "") -> None:
+        connection = await asyncpg.connect(dsn or self.dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def _fetch(self, dsn: str, query: str) -> object:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def cluster(dsn: str | None) -> AsyncIterator[Cluster]:
+    """Give the PostgreSQL at a URL, or run one of our own in a temporary directory."""
+    if dsn:
+        yield Cluster(dsn)
+        return
+    directory = Path(tempfile.mkdtemp(prefix="session-bench-"))
+    # Sixteen client processes with ten connections each.
+    embedded = EmbeddedPostgres(directory / "data", {"max_connections": "300"})
+    try:
+        yield Cluster(await embedded.start())
+    finally:
+        await embedded.stop()
+        await asyncio.to_thread(shutil.rmtree, directory)

@@ -1,0 +1,122 @@
+"""One measurement: a database of its own, client processes, and what they did to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks import stores
+from benchmarks.cases import Case
+from benchmarks.database import Cluster
+from benchmarks.processes import Client, clients, server
+from benchmarks.results import Result
+
+PREFILL_IN_FLIGHT = 64
+
+
+@dataclass
+class Pass:
+    """One time through the conversations."""
+
+    seconds: float
+    latencies: list[float]
+    payload_bytes: int
+    wal_bytes: int
+
+
+@dataclass
+class Laboratory:
+    """Where measurements are made. `templates` are databases with a store's tables, to be copied."""
+
+    cluster: Cluster
+    templates: dict[str, str] = field(default_factory=dict)
+    prefilled: dict[str, str] = field(default_factory=dict)
+
+    async def prepare(self, store: str) -> dict[str, str]:
+        """Make the store's tables, and return its description."""
+        async with clients(store) as (client,):
+            description = await client.ask("describe")
+            database = await self.cluster.create(f"empty_{store}")
+            await client.ask("prepare", dsn=self.cluster.url(database))
+        self.templates[store] = database
+        return description
+
+    async def prefill(self, store: str, work: dict[str, Any], revisions: int) -> None:
+        """Make a database that holds at least so many saves, through the store itself."""
+        database = await self.cluster.create(f"full_{store}", self.templates[store])
+        async with self._opened(store, database, 1) as (client,):
+            saved = copy = 0
+            while saved < revisions:
+                await client.ask("take", work=work, suffix=f".{copy}", part=0, parts=1)
+                saved += len((await client.ask("save", in_flight=PREFILL_IN_FLIGHT))["latencies"])
+                copy += 1
+        await self.cluster.stored_bytes(database)
+        self.prefilled[store] = database
+
+    async def measure(self, store: str, case: Case, work: dict[str, Any], round_: int) -> Result:
+        """Measure one store in one case."""
+        template = (self.prefilled if case.prefilled else self.templates)[store]
+        database = await self.cluster.create("run", template)
+        async with self._opened(store, database, case.processes) as started:
+            if case.prefilled:
+                await self.cluster.checkpoint()
+                first = await self._save(started, case, work, suffix=".first")
+            last = await self._save(started, case, work, suffix=".last")
+            restored = await asyncio.gather(*(client.ask("restore") for client in started))
+            await asyncio.gather(*(client.ask("close") for client in started))
+        stored = None if case.prefilled else await self.cluster.stored_bytes(database)
+        await self.cluster.drop(database)
+        return Result(
+            round=round_,
+            store=store,
+            case=str(case),
+            saves=len(last.latencies),
+            seconds=last.seconds,
+            save_p50=median(last.latencies),
+            save_p99=quantiles(last.latencies, n=100)[98],
+            payload_bytes=last.payload_bytes,
+            wal_bytes=last.wal_bytes,
+            wal_after_checkpoint=first.wal_bytes if case.prefilled else None,
+            stored_bytes=stored,
+            restore_p50=median(latency for one in restored for latency in one["latencies"]),
+            messages_compared=sum(one["messages"] for one in restored),
+        )
+
+    @asynccontextmanager
+    async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
+        """Run client processes, connected to the database, and for our stores a server."""
+        dsn = self.cluster.url(database)
+        if store in stores.OURS:
+            async with server(dsn) as target, clients(store, count) as started:
+                yield await _open(started, dsn, target)
+        else:
+            async with clients(store, count) as started:
+                yield await _open(started, dsn, "")
+
+    async def _save(self, started: Sequence[Client], case: Case, work: dict[str, Any], suffix: str) -> Pass:
+        """Let all clients save at the same time, each its part."""
+        count = len(started)
+        taken = await asyncio.gather(
+            *(
+                client.ask("take", work=work, suffix=suffix, part=part, parts=count)
+                for part, client in enumerate(started)
+            )
+        )
+        before = await self.cluster.wal_position()
+        saved = await asyncio.gather(*(client.ask("save", in_flight=case.in_flight // count) for client in started))
+        return Pass(
+            seconds=max(one["ended"] for one in saved) - min(one["began"] for one in saved),
+            latencies=[latency for one in saved for latency in one["latencies"]],
+            payload_bytes=sum(one["payload_bytes"] for one in taken),
+            wal_bytes=await self.cluster.wal_position() - before,
+        )
+
+
+async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Client]:
+    access = {"dsn": dsn, "target": target}
+    await asyncio.gather(
+        *(client.ask("open", access=access, name=f"client-{number}") for number, client in enumerate(started))
+    )
+    return started

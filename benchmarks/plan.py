@@ -1,0 +1,97 @@
+"""The run: rounds over cases over stores, so that stores take turns."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import stores
+from benchmarks.cases import Case, work_of
+from benchmarks.database import Cluster
+from benchmarks.measurement import Laboratory
+from benchmarks.processes import ProcessFailed
+from benchmarks.results import Result, Run, machine
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure."""
+
+    stores: Sequence[str]
+    cases: Sequence[Case]
+    rounds: int
+    corpus: Path | None = None
+    limit: int = 0
+    """Conversations of each file; 0: all."""
+    synthetic_messages: int = 8000
+    prefill: int = 300_000
+    """Saves in the tables of prefilled cases."""
+    prefill_stores: Sequence[str] = ()
+    """Prefilled cases measure these: it takes a store long to get there by its own means."""
+
+    def work(self, case: Case) -> dict[str, Any]:
+        """Return what a worker's `take` needs; raises ValueError."""
+        return work_of(case, self.corpus, self.limit, self.synthetic_messages)
+
+    def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
+        """Return who takes part in a case."""
+        return [store for store in ready if not case.prefilled or store in self.prefill_stores]
+
+
+async def carry_out(plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None]) -> Run:
+    """Measure everything; what is measured so far is in `results` after each measurement."""
+    works = {case: plan.work(case) for case in plan.cases}
+    options = asdict(plan) | {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}
+    run = Run(machine=machine(), postgres=await cluster.settings(), options=options)
+    laboratory = Laboratory(cluster)
+    ready = await _prepare(plan, laboratory, run, tell)
+    await _prefill(plan, laboratory, ready, tell)
+    for round_ in range(1, plan.rounds + 1):
+        for case, work in works.items():
+            for store in plan.stores_of(case, ready):
+                result = await laboratory.measure(store, case, work, round_)
+                run.results.append(result)
+                run.write(results)
+                tell(_line(plan, result))
+    for database in (*laboratory.templates.values(), *laboratory.prefilled.values()):
+        await cluster.drop(database)
+    return run
+
+
+async def _prepare(plan: Plan, laboratory: Laboratory, run: Run, tell: Callable[[str], None]) -> list[str]:
+    """Return the stores that can be measured; why others cannot is told and kept."""
+    ready = []
+    for store in plan.stores:
+        try:
+            run.stores[store] = await laboratory.prepare(store)
+        except ProcessFailed as failed:
+            run.skipped[store] = str(failed).splitlines()[0]
+            tell(f"{store} is left out: {run.skipped[store]}")
+        else:
+            ready.append(store)
+            tell(f"{store}: {run.stores[store]['version']}")
+    return ready
+
+
+async def _prefill(plan: Plan, laboratory: Laboratory, ready: Sequence[str], tell: Callable[[str], None]) -> None:
+    cases = [case for case in plan.cases if case.prefilled]
+    if not cases:
+        return
+    for store in plan.stores_of(cases[0], ready):
+        begin = time.monotonic()
+        await laboratory.prefill(store, plan.work(cases[-1]), plan.prefill)
+        tell(f"{store}: {plan.prefill} saves before the run, {time.monotonic() - begin:.0f} s")
+
+
+def default_prefill_stores(chosen: Sequence[str]) -> list[str]:
+    """Return the stores of which prefilled cases are measured unless told otherwise."""
+    return [store for store in chosen if store == "floor" or store in stores.OURS]
+
+
+def _line(plan: Plan, result: Result) -> str:
+    return (
+        f"round {result.round}/{plan.rounds}  {result.case:24} {result.store:16}"
+        f"{result.saves / result.seconds:8.0f}/s  p50 {1000 * result.save_p50:7.2f} ms"
+        f"  WAL {result.wal_bytes / result.payload_bytes:6.2f} ×  {result.messages_compared} messages equal"
+    )

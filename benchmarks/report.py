@@ -1,0 +1,137 @@
+"""Tables from measurements: medians with their spread, and ratios within the same round."""
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from benchmarks.results import Result, Run
+
+REFERENCE = "floor"
+Figure = Callable[[Result], float | None]
+COLUMNS = (
+    "store", "saves/s", "× floor", "p50 ms", "p99 ms", "WAL × payload", "stored × payload", "restore p50 ms",
+)  # fmt: skip
+
+
+def rate(result: Result) -> float:
+    """Return saves per second."""
+    return result.saves / result.seconds
+
+
+def values(results: Sequence[Result], figure: Figure) -> list[float]:
+    """Return a figure of each measurement that has it."""
+    return [value for result in results if (value := figure(result)) is not None]
+
+
+def ratios(results: Sequence[Result], reference: Sequence[Result], figure: Figure = rate) -> list[float]:
+    """Return the figure's ratio to the reference of the same round, round by round.
+
+    Paired, because the machine is not equally fast at all times.
+    """
+    by_round = {result.round: figure(result) for result in reference}
+    found = []
+    for result in results:
+        value, base = figure(result), by_round.get(result.round)
+        if value is not None and base:
+            found.append(value / base)
+    return found
+
+
+def of(run: Run, case: str, store: str) -> list[Result]:
+    """Return a store's measurements in a case."""
+    return [result for result in run.results if (result.case, result.store) == (case, store)]
+
+
+def cases_of(run: Run) -> list[str]:
+    """Return the cases in the order in which they were measured."""
+    return list(dict.fromkeys(result.case for result in run.results))
+
+
+def rows(run: Run, case: str) -> list[tuple[str, ...]]:
+    """Return a case's table: a row per store, cells as in COLUMNS."""
+    reference = of(run, case, REFERENCE)
+    measured = {store: results for store in run.stores if (results := of(run, case, store))}
+    return [(store, *_cells(results, reference)) for store, results in measured.items()]
+
+
+def _cells(results: Sequence[Result], reference: Sequence[Result]) -> tuple[str, ...]:
+    return (
+        _spread(values(results, rate), "{:.0f}"),
+        _spread(ratios(results, reference), "{:.2f}"),
+        _spread(values(results, lambda result: 1000 * result.save_p50), "{:.2f}"),
+        _spread(values(results, lambda result: 1000 * result.save_p99), "{:.1f}"),
+        _wal(results),
+        _spread(values(results, lambda result: _part(result.stored_bytes, result)), "{:.2f}"),
+        _spread(
+            values(results, lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50), "{:.2f}"
+        ),
+    )
+
+
+def _wal(results: Sequence[Result]) -> str:
+    steady = _spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
+    first = values(results, lambda result: _part(result.wal_after_checkpoint, result))
+    return f"{steady}; after a checkpoint {_spread(first, '{:.2f}')}" if first else steady
+
+
+def _part(size: int | None, result: Result) -> float | None:
+    return None if size is None else size / result.payload_bytes
+
+
+def _spread(found: Sequence[float], form: str) -> str:
+    """Return the median, and from where to where the values go."""
+    if not found:
+        return "–"
+    middle = form.format(median(found))
+    if len(found) == 1:
+        return middle
+    return f"{middle} ({form.format(min(found))}–{form.format(max(found))})"
+
+
+def text(run: Run) -> str:
+    """Return the tables for a terminal."""
+    parts = [_facts(run, "{}: {}")]
+    for case in cases_of(run):
+        table = [COLUMNS, *rows(run, case)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+        parts.append("\n".join([_heading(run, case), *lines]))
+    return "\n\n".join(parts)
+
+
+def document(run: Run) -> str:
+    """Return the tables as Markdown."""
+    parts = [
+        "# Results of the benchmarks",
+        "Written by `python -m benchmarks --publish`; nothing here is written by hand."
+        " What the columns mean and how it is measured: [benchmarks.md](benchmarks.md).",
+        _facts(run, "- {}: {}"),
+        "## Stores",
+        "| store | version | how it is used | what it keeps |\n| --- | --- | --- | --- |\n"
+        + "\n".join(
+            f"| {name}: {one['title']} | {one['version']} | {one['setup']} | {one['keeps']} |"
+            for name, one in run.stores.items()
+        ),
+    ]
+    for case in cases_of(run):
+        head = "| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
+        body = "\n".join("| " + " | ".join(row) + " |" for row in rows(run, case))
+        parts += [f"## {_heading(run, case)}", f"{head}\n{body}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(run: Run, case: str) -> str:
+    first = next(result for result in run.results if result.case == case)
+    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB"
+
+
+def _facts(run: Run, form: str) -> str:
+    facts = {
+        "machine": ", ".join(f"{name} {value}" for name, value in run.machine.items()),
+        "PostgreSQL": ", ".join(f"{name} {value}" for name, value in run.postgres.items()),
+        "rounds": f"{run.options['rounds']}; the median of them, and (least–most)",
+        "× floor": "saves/s by the floor's of the same round",
+    }
+    facts |= {f"not measured: {store}": why for store, why in run.skipped.items()}
+    return "\n".join(form.format(name, value) for name, value in facts.items())

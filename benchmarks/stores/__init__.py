@@ -1,0 +1,28 @@
+"""The stores that are compared, each behind the same Protocol."""
+
+import importlib
+
+from benchmarks.stores.base import Store
+
+STORES = {
+    "floor": ("floor", "FloorStore"),
+    "overwrite": ("overwrite", "OverwriteStore"),
+    "langgraph": ("langgraph_saver", "LangGraphStore"),
+    "langgraph-delta": ("langgraph_delta", "LangGraphDeltaStore"),
+    "google-adk": ("google_adk", "GoogleAdkStore"),
+    "openai-agents": ("openai_agents", "OpenAiAgentsStore"),
+    "ours": ("ours", "OurStore"),
+    "ours-unary": ("ours", "OurUnaryStore"),
+    "ours-snapshot": ("ours", "OurSnapshotStore"),
+}
+"""Module and class by name. Imported when used: the peers' packages are only in the benchmarks' environment."""
+
+OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours")
+PEERS = tuple(name for name in STORES if name not in OURS | {"floor", "overwrite"})
+
+
+def make(name: str) -> Store:
+    """Return a store that is not open yet."""
+    module, kind = STORES[name]
+    store: Store = getattr(importlib.import_module(f"benchmarks.stores.{module}"), kind)()
+    return store

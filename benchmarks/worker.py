@@ -1,0 +1,95 @@
+"""A client process: takes commands as JSON lines on stdin, answers each with one on stdout.
+
+Each measurement has processes of its own, so that no store inherits another's
+imports, garbage or connections.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks import corpus, load, stores
+from benchmarks.stores.base import Access, Store
+
+Answer = dict[str, Any]
+
+
+class Worker:
+    """One store, and the conversations it is given."""
+
+    def __init__(self, name: str) -> None:
+        self._store: Store = stores.make(name)
+        self._conversations: list[corpus.Conversation] = []
+
+    async def describe(self) -> Answer:
+        """Tell what the store is."""
+        return asdict(self._store.describe())
+
+    async def prepare(self, dsn: str) -> Answer:
+        """Make the store's tables."""
+        await self._store.prepare(dsn)
+        return {}
+
+    async def open(self, access: Answer, name: str) -> Answer:
+        """Connect and warm up; `name` tells this process from others."""
+        await self._store.open(Access(**access))
+        await load.warm_up(self._store, name)
+        return {}
+
+    async def take(self, work: Answer, suffix: str, part: int, parts: int) -> Answer:
+        """Read or make the conversations, under names with a suffix; of several processes each takes a part."""
+        made = conversations(work)
+        self._conversations = [one.renamed(suffix) for one in made[part::parts]]
+        return {"payload_bytes": sum(one.size for one in self._conversations)}
+
+    async def save(self, in_flight: int) -> Answer:
+        """Save the conversations."""
+        return asdict(await load.save(self._store, self._conversations, in_flight))
+
+    async def restore(self) -> Answer:
+        """Restore and compare them."""
+        return asdict(await load.restore(self._store, self._conversations))
+
+    async def close(self) -> Answer:
+        """Disconnect."""
+        await self._store.close()
+        return {}
+
+
+def conversations(work: Answer) -> list[corpus.Conversation]:
+    """Return what a work is about: a file's conversations, or made ones."""
+    if "file" in work:
+        return corpus.load(Path(work["file"]), work["limit"])
+    return corpus.synthetic(work["messages"], work["message_bytes"], work["seed"])
+
+
+async def _serve(commands: TextIO, answers: TextIO) -> None:
+    worker = None
+    while line := await asyncio.to_thread(commands.readline):
+        asked = json.loads(line)
+        command = asked.pop("command")
+        try:
+            if command == "make":
+                worker, answer = Worker(**asked), Answer()
+            else:
+                answer = await getattr(worker, command)(**asked)
+        except Exception as failed:
+            traceback.print_exc()
+            answer = {"failed": f"{type(failed).__name__}: {failed}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def main() -> None:
+    """Answer commands until stdin ends. What libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    asyncio.run(_serve(sys.stdin, answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""SaveSessions: many saves over one stream, each answered by itself.
+
+A reader starts a task for each save as its frame arrives, a bounded number at
+a time; whatever has been answered by then goes out in the next frame.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+
+import structlog
+from agent_sessions.v1.session_service_pb2 import (
+    FramedSave,
+    SaveResult,
+    SaveSessionRequest,
+    SaveSessionResponse,
+    SaveSessionsRequest,
+    SaveSessionsResponse,
+)
+
+from session_service.api.errors import INTERNAL, DeadlineExceeded, kind_of, to_save_error
+from session_service.sessions.errors import InvalidField, ShuttingDown
+
+MAX_IN_HAND = 1024
+"""Saves of one stream that are not answered yet. While there are so many, no frame is read."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class SaveStream:
+    """One stream, from its first frame to its last answer."""
+
+    def __init__(
+        self,
+        save: Callable[[SaveSessionRequest], Awaitable[SaveSessionResponse]],
+        draining: asyncio.Event,
+        on_error: Callable[[str], None],
+    ) -> None:
+        self._save = save
+        self._draining = draining
+        self._on_error = on_error
+        self._in_hand = asyncio.Semaphore(MAX_IN_HAND)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._results: list[SaveResult] = []
+        self._changed = asyncio.Event()
+
+    async def answers(self, frames: AsyncIterable[SaveSessionsRequest]) -> AsyncIterator[SaveSessionsResponse]:
+        """Frames of answers until all frames were read and all saves answered.
+
+        Raises:
+            ShuttingDown: the server is draining; what it had taken has been answered.
+        """
+        reader = asyncio.create_task(self._read(frames))
+        drain = asyncio.create_task(self._draining.wait())
+        for task in (reader, drain):
+            task.add_done_callback(self._wake)
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if drain.done():
+                    reader.cancel()
+                if self._results:
+                    results, self._results = self._results, []
+                    yield SaveSessionsResponse(results=results)
+                elif reader.done() and not self._tasks:
+                    break
+            if drain.done():
+                raise ShuttingDown("the server is shutting down")
+            reader.result()
+        finally:
+            # The caller has gone, or nothing is left. A flush under way goes on by itself.
+            for task in (reader, drain, *self._tasks):
+                task.cancel()
+
+    async def _read(self, frames: AsyncIterable[SaveSessionsRequest]) -> None:
+        async for frame in frames:
+            for framed in frame.saves:
+                await self._in_hand.acquire()
+                task = asyncio.create_task(self._answer(framed))
+                self._tasks.add(task)
+                task.add_done_callback(self._answered)
+
+    async def _answer(self, framed: FramedSave) -> None:
+        request_id = framed.request.request_id
+        try:
+            result = SaveResult(request_id=request_id, response=await self._carry_out(framed))
+        except Exception as error:
+            code, reason = kind_of(error)
+            self._on_error(reason)
+            if (code, reason) == INTERNAL:
+                _log.exception("save failed", request_id=request_id)
+            result = SaveResult(request_id=request_id, error=to_save_error(error, request_id))
+        self._results.append(result)
+
+    async def _carry_out(self, framed: FramedSave) -> SaveSessionResponse:
+        if not framed.request.request_id:
+            raise InvalidField("request_id", "is required in a frame")
+        timeout = _seconds(framed)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._save(framed.request)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the save was not done within {timeout} s; it may be stored all the same") from None
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_hand.release()
+        self._changed.set()
+
+    def _wake(self, _: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+        self._changed.set()
+
+
+def _seconds(framed: FramedSave) -> float | None:
+    if not framed.HasField("timeout"):
+        return None
+    seconds = framed.timeout.seconds + framed.timeout.nanos / 1e9
+    if seconds <= 0:
+        raise InvalidField("timeout", "must be more than 0 s", seconds)
+    return seconds

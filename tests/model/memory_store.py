@@ -74,8 +74,11 @@ class MemoryStore:
         if kept and (served := kept.saves.get(save.request_id)):
             return self._replayed(kept, save, *served)
         head = kept.session.head_revision if kept else 0
-        self._check(save, kept, head)
+        # What a request says wrongly comes before what the session does not allow; a missing base after it.
         content = self._content(save.content, kept)
+        self._check(save, kept, head)
+        if content is None:
+            raise BaseRevisionNotFound("", "")
         if kept is None:
             kept = self._kept[name] = _Kept(self._new_session(save, now))
             if save.server_named:
@@ -188,14 +191,14 @@ class MemoryStore:
             delete_time=None,
         )
 
-    def _content(self, given: Content | Delta, kept: _Kept | None) -> Content:
-        """The whole state that a save means."""
+    def _content(self, given: Content | Delta, kept: _Kept | None) -> Content | None:
+        """The whole state that a save means; None: its base is missing."""
         if isinstance(given, Content):
             return given
         if given.base_revision == 0:
             return Content(given.appended, given.set_values, given.small, b"")
         if kept is None or given.base_revision > len(kept.contents) or given.base_etag not in ("", "right"):
-            raise BaseRevisionNotFound("", "")
+            return None
         base = kept.contents[given.base_revision - 1]
         count = len(base.messages) if given.truncate_to is None else given.truncate_to
         if count > len(base.messages):

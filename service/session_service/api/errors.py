@@ -73,25 +73,6 @@ class CallerError:
     """A serialised google.rpc.Status: the value of `grpc-status-details-bin`."""
 
 
-def to_save_error(error: BaseException, request_id: str = "") -> SaveError:
-    """Return what the caller of SaveSessions is told about one save."""
-    code, reason = kind_of(error)
-    if reason == INTERNAL[1] or not isinstance(error, errors.SessionServiceError):
-        return SaveError(code=code.value[0], reason=reason, message=_internal(request_id))
-    metadata = dict(_error_info(reason, error.metadata).metadata)
-    if isinstance(error, errors.Unavailable):
-        metadata["retry_delay_ms"] = str(round(error.retry_after * 1000))
-    return SaveError(code=code.value[0], reason=reason, message=_bounded(error.message), metadata=metadata)
-
-
-def kind_of(error: BaseException) -> tuple[StatusCode, str]:
-    """Return the status and the reason of an exception."""
-    for kind in type(error).__mro__:
-        if kind in TABLE and isinstance(error, errors.SessionServiceError):
-            return TABLE[kind]
-    return INTERNAL
-
-
 def to_caller(error: BaseException, request_id: str = "") -> CallerError:
     """Return what the caller is told about an exception."""
     code, reason = kind_of(error)

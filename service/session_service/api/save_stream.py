@@ -51,8 +51,8 @@ class SaveStream:
         """
         reader = asyncio.create_task(self._read(frames))
         drain = asyncio.create_task(self._draining.wait())
-        for task in (reader, drain):
-            task.add_done_callback(self._wake)
+        reader.add_done_callback(self._wake)
+        drain.add_done_callback(self._wake)
         try:
             while True:
                 await self._changed.wait()
@@ -107,7 +107,7 @@ class SaveStream:
         self._in_hand.release()
         self._changed.set()
 
-    def _wake(self, _: asyncio.Task[None] | asyncio.Task[bool]) -> None:
+    def _wake(self, _: object) -> None:
         self._changed.set()
 
 

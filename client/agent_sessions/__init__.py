@@ -6,6 +6,7 @@ from agent_sessions.errors import (
     AgentIdMismatch,
     AgentSessionsError,
     AlreadyExists,
+    BaseRevisionNotFound,
     CheckpointIdExists,
     ClientClosed,
     CorruptData,
@@ -47,12 +48,15 @@ from agent_sessions.names import dotted_name
 from agent_sessions.pages import Page, Pager
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.retry import NO_RETRY, RetryPolicy
+from agent_sessions.session import KEEP, Session
 from agent_sessions.state import AuthContext, LoopState, State, StateCodec
-from agent_sessions.sync import SyncPager, SyncSessionClient
-from agent_sessions.v1.session_pb2 import AgentState, Message, Payload, Revision, Role, Session
+from agent_sessions.sync import SyncPager, SyncSession, SyncSessionClient
+from agent_sessions.v1.session_pb2 import AgentState, Message, Payload, Revision, Role
+from agent_sessions.v1.session_pb2 import Session as SessionDescription
 
 __all__ = [
     "DEFAULT_TIMEOUT",
+    "KEEP",
     "NO_RETRY",
     "Aborted",
     "AgentIdMismatch",
@@ -60,6 +64,7 @@ __all__ = [
     "AgentState",
     "AlreadyExists",
     "AuthContext",
+    "BaseRevisionNotFound",
     "CheckpointIdExists",
     "ClientClosed",
     "CorruptData",
@@ -97,6 +102,7 @@ __all__ = [
     "Session",
     "SessionClient",
     "SessionDeleted",
+    "SessionDescription",
     "SessionNotDeleted",
     "SessionNotFound",
     "SessionServiceError",
@@ -106,6 +112,7 @@ __all__ = [
     "StateError",
     "StoredRevision",
     "SyncPager",
+    "SyncSession",
     "SyncSessionClient",
     "Unauthenticated",
     "Unavailable",

@@ -14,6 +14,8 @@ from agent_sessions.connection import ChannelOptions, Connection, Metadata
 from agent_sessions.pages import Page, Pager
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.retry import RetryPolicy
+from agent_sessions.saver import Saver
+from agent_sessions.session import Session
 from agent_sessions.state import State, StateCodec
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
@@ -45,6 +47,8 @@ class SessionClient:
         metadata: sent along with every call.
         credentials: for TLS; None: an insecure channel.
         channel_options: gRPC options that come after (and win over) this library's.
+        stream: saves share one stream, which costs less than a call for each; where a
+            stream does not work, calls are used by themselves. False: only calls.
         channel: a channel to use instead of one of this client's own. The caller
             closes it; target, credentials and channel_options are not used then.
     """
@@ -60,6 +64,7 @@ class SessionClient:
         metadata: Metadata = (),
         credentials: grpc.ChannelCredentials | None = None,
         channel_options: ChannelOptions = (),
+        stream: bool = True,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         self.client_id = _process_client_id(os.getpid()) if client_id is None else client_id
@@ -75,6 +80,7 @@ class SessionClient:
             channel=channel,
             channel_options=channel_options,
         )
+        self._saver = Saver(self._connection, stream=stream)
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is connected before the first call."""
@@ -87,8 +93,26 @@ class SessionClient:
         await self.close()
 
     async def close(self) -> None:
-        """End calls in flight and close the channel. May be called twice."""
+        """Wait for saves in the stream (5 s at most), end other calls, close the channel. May be called twice."""
+        await self._saver.close()
         await self._connection.close()
+
+    def session(self, agent_id: str, session_name: str, *, user_id: str = "", exclusive: bool = False) -> Session:
+        """Return an object that saves one session by sending what is new; nothing is sent yet.
+
+        - user_id: on whose behalf the agent works; set once per session.
+        - exclusive: nobody else is to write: a save after another writer's raises
+          RevisionMismatch instead of following it.
+        """
+        return Session(
+            self,
+            self._saver,
+            agent_id,
+            session_name,
+            user_id=user_id,
+            exclusive=exclusive,
+            timeout=self._connection.timeout,
+        )
 
     async def save(
         self,
@@ -133,7 +157,7 @@ class SessionClient:
             metadata=metadata,
             self_contained=self_contained,
         )
-        answer = await self._connection.call(self._connection.stub.SaveSession, request, timeout)
+        answer = await self._saver.save(request.SerializeToString(), request.request_id, timeout)
         return SavedRevision(answer.session, answer.revision, answer.replayed)
 
     async def restore(

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -13,8 +13,9 @@ from agent_sessions.retry import RetryPolicy, with_retries
 from agent_sessions.status import error_from_rpc
 from agent_sessions.v1 import session_service_pb2_grpc as rpc
 
-_Request = TypeVar("_Request", bound=Message)
+_Request = TypeVar("_Request", bound=Message | bytes)
 _Response = TypeVar("_Response", bound=Message)
+_Result = TypeVar("_Result")
 
 ChannelOptions = Sequence[tuple[str, Any]]
 Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
@@ -55,7 +56,8 @@ class Connection:
         self._target = target
         self._timeout = timeout
         self._retry = retry
-        self._metadata = tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
+        self.metadata = tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
+        """Sent along with every call."""
         self._credentials = credentials
         self._options = (*DEFAULT_CHANNEL_OPTIONS, *channel_options)
         self._channel = channel
@@ -66,12 +68,23 @@ class Connection:
     @property
     def stub(self) -> "rpc.SessionServiceAsyncStub":
         """The generated stub. Raises ClientClosed after close."""
+        channel = self.channel
+        if self._stub is None:
+            self._stub = rpc.SessionServiceStub(channel)
+        return self._stub
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, opened now if it was not. Raises ClientClosed after close."""
         if self._closed:
             raise ClientClosed("this client was closed")
-        if self._stub is None:
-            self._channel = self._channel or self._open()
-            self._stub = rpc.SessionServiceStub(self._channel)
-        return self._stub
+        self._channel = self._channel or self._open()
+        return self._channel
+
+    @property
+    def timeout(self) -> float:
+        """The default, in seconds."""
+        return self._timeout
 
     async def call(
         self,
@@ -84,19 +97,25 @@ class Connection:
         `timeout` bounds all attempts together, in seconds; None means the
         default, math.inf no bound.
         """
+        return await self.with_retries(lambda left: self.attempt(method, request, left), timeout)
 
-        async def attempt(left: float) -> _Response:
-            if self._closed:
-                raise ClientClosed("this client was closed during the call")
-            try:
-                return await method(request, timeout=None if math.isinf(left) else left, metadata=self._metadata)
-            except grpc.aio.AioRpcError as failure:
-                raise error_from_rpc(failure) from failure
-            except asyncio.CancelledError:
-                self._tell_close_from_cancel()
-                raise
-
+    async def with_retries(self, attempt: Callable[[float], Awaitable[_Result]], timeout: float | None) -> _Result:
+        """Make attempts by this connection's policy; `timeout` as for `call`."""
         return await with_retries(attempt, timeout=self._timeout if timeout is None else timeout, policy=self._retry)
+
+    async def attempt(
+        self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request, left: float
+    ) -> _Response:
+        """Send a request once; it may take `left` seconds (inf: no bound)."""
+        if self._closed:
+            raise ClientClosed("this client was closed during the call")
+        try:
+            return await method(request, timeout=None if math.isinf(left) else left, metadata=self.metadata)
+        except grpc.aio.AioRpcError as failure:
+            raise error_from_rpc(failure) from failure
+        except asyncio.CancelledError:
+            self._tell_close_from_cancel()
+            raise
 
     def _tell_close_from_cancel(self) -> None:
         """Raise ClientClosed if it was the closing channel, not the caller, that cancelled the call."""

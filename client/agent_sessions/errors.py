@@ -16,7 +16,8 @@
     │   │   └── SessionNotDeleted
     │   ├── FailedPrecondition
     │   │   ├── SessionDeleted
-    │   │   └── UserIdMismatch
+    │   │   ├── UserIdMismatch
+    │   │   └── BaseRevisionNotFound
     │   ├── Aborted
     │   │   ├── RevisionMismatch            .current_revision, .expected_revision
     │   │   └── Serialization
@@ -39,7 +40,8 @@
         ├── NotRegistered                   .name; a LookupError, too
         └── MalformedPayload                a ValueError, too
 
-A SessionServiceError that came from a server has gRPC's own exception as `__cause__`.
+A SessionServiceError that ended a call has gRPC's own exception as `__cause__`;
+one that answers a save in a stream has none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -183,6 +185,10 @@ class SessionDeleted(FailedPrecondition):
 
 class UserIdMismatch(FailedPrecondition):
     """The session belongs to another user_id."""
+
+
+class BaseRevisionNotFound(FailedPrecondition):
+    """What a delta is based on does not exist, or is another session's. A Session sends a snapshot by itself then."""
 
 
 class Aborted(SessionServiceError):

@@ -95,13 +95,13 @@ class StateCodec:
             raise UnsupportedValue(f"a state is a State or an AgentState, not {type(state).__qualname__}")
         return pb.AgentState(
             agent_id=_text(state.agent_id, "agent_id"),
-            message_history=[self._message(m, f"messages[{i}]") for i, m in enumerate(state.messages)],
+            message_history=[self.encode_message(m, f"messages[{i}]") for i, m in enumerate(state.messages)],
             loop_state=_loop_state(state.loop_state),
             created_at=None if state.created_at is None else _moment(state.created_at),
             llm_provider=self._provider(state.llm_provider),
             auth_context=_auth_context(state.auth_context),
             values={
-                _text(name, "values (name)"): self._payload(value, f"values[{name!r}]")
+                _text(name, "values (name)"): self.encode_value(value, f"values[{name!r}]")
                 for name, value in state.values.items()
             },
         )
@@ -124,7 +124,8 @@ class StateCodec:
             values={name: self._read_payload(payload, f"values[{name!r}]") for name, payload in state.values.items()},
         )
 
-    def _message(self, message: object, path: str) -> pb.Message:
+    def encode_message(self, message: object, path: str = "message") -> pb.Message:
+        """Return one message; a protobuf Message is returned as it is. Raises as `encode` does."""
         if isinstance(message, pb.Message):
             return message
         if type(message) is str:
@@ -142,7 +143,8 @@ class StateCodec:
         value = self._read_payload(message.payload, path)
         return value if type(value) is dict else message
 
-    def _payload(self, value: object, path: str) -> pb.Payload:
+    def encode_value(self, value: object, path: str = "value") -> pb.Payload:
+        """Return one named value; a Payload is returned as it is. Raises as `encode` does."""
         if isinstance(value, pb.Payload):
             return value
         if type(value) is bytes:

@@ -1,4 +1,4 @@
-"""From a gRPC status and its details to an exception of `errors`."""
+"""From a gRPC status and its details, or a SaveError, to an exception of `errors`."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -12,6 +12,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from agent_sessions import errors
+from agent_sessions.v1.session_service_pb2 import SaveError
 
 DOMAIN = "agent_sessions"
 """The ErrorInfo domain in which the reasons below mean what they say."""
@@ -30,6 +31,7 @@ _BY_REASON: dict[str, type[errors.SessionServiceError]] = {
     "SESSION_NOT_DELETED": errors.SessionNotDeleted,
     "SESSION_DELETED": errors.SessionDeleted,
     "USER_ID_MISMATCH": errors.UserIdMismatch,
+    "BASE_REVISION_NOT_FOUND": errors.BaseRevisionNotFound,
     "REVISION_MISMATCH": errors.RevisionMismatch,
     "SERIALIZATION": errors.Serialization,
     "MESSAGE_TOO_LARGE": errors.MessageTooLarge,
@@ -60,6 +62,8 @@ _BY_CODE: dict[StatusCode, type[errors.SessionServiceError]] = {
     )
 }
 
+_CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
+
 _Detail = TypeVar("_Detail", bound=Message)
 
 
@@ -68,7 +72,7 @@ def error_from_rpc(failure: AioRpcError) -> errors.SessionServiceError:
     status = _status(failure)
     info = _first(status, error_details_pb2.ErrorInfo())
     code = failure.code()
-    return _kind(code, info)(
+    return _kind(code, info.reason if info and info.domain == DOMAIN else "")(
         failure.details() or code.name,
         code=code,
         reason=info.reason if info else "",
@@ -79,11 +83,25 @@ def error_from_rpc(failure: AioRpcError) -> errors.SessionServiceError:
     )
 
 
-def _kind(code: StatusCode, info: error_details_pb2.ErrorInfo | None) -> type[errors.SessionServiceError]:
+def error_from_save(failure: SaveError) -> errors.SessionServiceError:
+    """Return the exception that a unary save would have ended with."""
+    code = _CODES.get(failure.code, StatusCode.UNKNOWN)
+    metadata = dict(failure.metadata)
+    delay = metadata.pop("retry_delay_ms", "")
+    field = metadata.get("field", "")
+    return _kind(code, failure.reason)(
+        failure.message or code.name,
+        code=code,
+        reason=failure.reason,
+        metadata=metadata,
+        field_violations=[errors.FieldViolation(field, failure.message.removeprefix(f"{field}: "))] if field else (),
+        retry_delay=int(delay) / 1000 if delay.isascii() and delay.isdigit() else None,
+    )
+
+
+def _kind(code: StatusCode, reason: str) -> type[errors.SessionServiceError]:
     by_code = _BY_CODE.get(code, errors.SessionServiceError)
-    if info is None or info.domain != DOMAIN:
-        return by_code
-    by_reason = _BY_REASON.get(info.reason, by_code)
+    by_reason = _BY_REASON.get(reason, by_code)
     # A reason under a code that it does not belong to is not the one we know.
     return by_reason if by_reason.default_code is code else by_code
 

@@ -16,6 +16,7 @@ from agent_sessions.connection import ChannelOptions, Metadata
 from agent_sessions.errors import ClientClosed
 from agent_sessions.pages import Item, Page, Pager
 from agent_sessions.retry import RetryPolicy
+from agent_sessions.session import Session
 from agent_sessions.state import StateCodec
 
 _Arguments = ParamSpec("_Arguments")
@@ -32,6 +33,7 @@ class ClientOptions(TypedDict, total=False):
     metadata: Metadata
     credentials: grpc.ChannelCredentials | None
     channel_options: ChannelOptions
+    stream: bool
 
 
 class _LoopThread:
@@ -122,6 +124,49 @@ class SyncPager(Generic[Item]):
             yield from page.items
 
 
+def _blocking_in_session(
+    method: Callable[Concatenate[Session, _Arguments], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate["SyncSession", _Arguments], _Result]:
+    @functools.wraps(method)
+    def call(session: "SyncSession", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return session._client._thread.run(method(session._session, *args, **kwargs))
+
+    return call
+
+
+class SyncSession:
+    """A Session for programs without an event loop; see there. Made by `SyncSessionClient.session`."""
+
+    def __init__(self, client: "SyncSessionClient", session: Session) -> None:
+        self._client = client
+        self._session = session
+
+    append = _blocking_in_session(Session.append)
+    save = _blocking_in_session(Session.save)
+    restore = _blocking_in_session(Session.restore)
+    load = _blocking_in_session(Session.load)
+
+    @property
+    def agent_id(self) -> str:
+        """The agent."""
+        return self._session.agent_id
+
+    @property
+    def session_name(self) -> str:
+        """The session's name."""
+        return self._session.session_name
+
+    @property
+    def revision(self) -> int:
+        """The revision that was acknowledged or read last; 0: none yet."""
+        return self._session.revision
+
+    @property
+    def message_count(self) -> int:
+        """Messages in that revision."""
+        return self._session.message_count
+
+
 class SyncSessionClient:
     """SessionClient for programs without an event loop: the same calls, arguments and errors.
 
@@ -145,6 +190,10 @@ class SyncSessionClient:
     list_revisions = _blocking_list(SessionClient.list_revisions)
     delete = _blocking(SessionClient.delete)
     undelete = _blocking(SessionClient.undelete)
+
+    def session(self, agent_id: str, session_name: str, *, user_id: str = "", exclusive: bool = False) -> SyncSession:
+        """Return an object that saves one session by sending what is new; see `SessionClient.session`."""
+        return SyncSession(self, self._client.session(agent_id, session_name, user_id=user_id, exclusive=exclusive))
 
     @property
     def client_id(self) -> str:

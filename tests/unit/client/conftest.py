@@ -16,7 +16,13 @@ async def server() -> AsyncIterator[ScriptedServer]:
     await scripted.stop()
 
 
+@pytest.fixture(params=[True, False], ids=["stream", "unary"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-async def client(server: ScriptedServer) -> AsyncIterator[SessionClient]:
-    async with SessionClient(server.target, timeout=10, retry=FAST, client_id="worker-1") as client:
+async def client(server: ScriptedServer, stream: bool) -> AsyncIterator[SessionClient]:
+    """Return a client; what holds for saves in a stream holds for saves by themselves."""
+    async with SessionClient(server.target, timeout=10, retry=FAST, client_id="worker-1", stream=stream) as client:
         yield client

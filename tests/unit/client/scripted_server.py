@@ -1,7 +1,7 @@
 """A gRPC server in the test's own event loop whose answers a test writes down beforehand."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,16 @@ class Failure(Exception):
             status.details.append(packed)
         return (("grpc-status-details-bin", status.SerializeToString()),)
 
+    def save_error(self) -> messages.SaveError:
+        error = messages.SaveError(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            if isinstance(detail, error_details_pb2.ErrorInfo):
+                error.reason = detail.reason
+                error.metadata.update(detail.metadata)
+            if isinstance(detail, error_details_pb2.RetryInfo):
+                error.metadata["retry_delay_ms"] = str(detail.retry_delay.ToMilliseconds())
+        return error
+
 
 def info(reason: str, domain: str = "agent_sessions", **metadata: str) -> Message:
     return error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)  # type: ignore[no-any-return]  # untyped
@@ -61,6 +71,12 @@ class ScriptedServer(rpc.SessionServiceServicer):
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    unary: int = 0
+    """Calls that were not in a stream."""
+    streams: int = 0
+    frames: list[Any] = field(default_factory=list)
+    stream_metadata: list[dict[str, Any]] = field(default_factory=list)
+    half_closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self._server: grpc.aio.Server | None = None
@@ -81,6 +97,7 @@ class ScriptedServer(rpc.SessionServiceServicer):
             self._server = None
 
     async def answer(self, request: Any, context: Context) -> Any:
+        self.unary += 1
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata() or ()))
         self.time_remaining.append(context.time_remaining())
@@ -100,6 +117,32 @@ class ScriptedServer(rpc.SessionServiceServicer):
             raise
         raise AssertionError("unreachable")
 
+    async def save_sessions(self, frames: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
+        """Answer each save of each frame from the script, in order; a Failure becomes a SaveError."""
+        self.streams += 1
+        self.stream_metadata.append(dict(context.invocation_metadata() or ()))
+        async for frame in frames:
+            self.frames.append(frame)
+            for framed in frame.saves:
+                yield messages.SaveSessionsResponse(results=[await self._result(framed, context)])
+        self.half_closed.set()
+
+    async def _result(self, framed: messages.FramedSave, context: Context) -> messages.SaveResult:
+        request = framed.request
+        self.requests.append(request)
+        timeout = framed.timeout
+        self.time_remaining.append(timeout.seconds + timeout.nanos / 1e9 if framed.HasField("timeout") else None)
+        self.arrived.set()
+        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        try:
+            if isinstance(answer, Failure):
+                raise answer
+            response: Any = await answer(request, context) if callable(answer) else answer
+            return messages.SaveResult(request_id=request.request_id, response=response)
+        except Failure as failure:
+            return messages.SaveResult(request_id=request.request_id, error=failure.save_error())
+
+    SaveSessions = save_sessions  # type: ignore[assignment]  # the stub leaves its answers' type open
     SaveSession = RestoreSession = GetSession = GetRevision = answer
     ListSessions = ListRevisions = DeleteSession = UndeleteSession = answer
 

@@ -157,9 +157,11 @@ async def test_a_single_page(server: ScriptedServer, client: SessionClient) -> N
 
 
 async def test_metadata_is_sent(server: ScriptedServer) -> None:
+    server.script = [saved(), messages.DeleteSessionResponse()]
     async with SessionClient(server.target, metadata={"x-team": "blue"}) as client:
         await client.save("a", "s", STATE)
-    assert server.metadata[0]["x-team"] == "blue"
+        await client.delete("a", "s")
+    assert [sent["x-team"] for sent in (*server.stream_metadata, *server.metadata)] == ["blue", "blue"]
 
 
 async def test_default_client_id_is_one_per_process(server: ScriptedServer) -> None:

@@ -1,0 +1,144 @@
+"""A state as the bytes of its parts, what changed between two of them, and both as requests carry them.
+
+Each message is encoded once; its bytes are its fingerprint, too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent_sessions.v1 import session_pb2 as pb
+from agent_sessions.wire import embedded, integer
+
+_MESSAGE_HISTORY = pb.AgentState.MESSAGE_HISTORY_FIELD_NUMBER
+_VALUES = pb.AgentState.VALUES_FIELD_NUMBER
+_BASE_REVISION = pb.StateDelta.BASE_REVISION_FIELD_NUMBER
+_BASE_ETAG = pb.StateDelta.BASE_ETAG_FIELD_NUMBER
+_TRUNCATE_TO = pb.StateDelta.TRUNCATE_TO_FIELD_NUMBER
+_APPENDED = pb.StateDelta.APPENDED_MESSAGES_FIELD_NUMBER
+_SET_VALUES = pb.StateDelta.SET_VALUES_FIELD_NUMBER
+_REMOVE_VALUES = pb.StateDelta.REMOVE_VALUES_FIELD_NUMBER
+
+_TAKEN_APART = ("agent_id", "message_history", "values", "loop_state", "llm_provider", "auth_context")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFields:
+    """What every save tells anew."""
+
+    loop_state: int = pb.LOOP_STATE_IDLE
+    llm_provider: str = ""
+    auth_type: str | None = None
+    """None: no authentication context."""
+    in_snapshot: bytes = field(init=False, repr=False, compare=False)
+    """As fields of an AgentState."""
+    in_delta: bytes = field(init=False, repr=False, compare=False)
+    """As fields of a StateDelta."""
+
+    def __post_init__(self) -> None:
+        """Encode both forms: they change seldom, and are sent with every save."""
+        auth = None if self.auth_type is None else pb.AuthContext(type=self.auth_type)
+        for name, message in (("in_snapshot", pb.AgentState()), ("in_delta", pb.StateDelta())):
+            message.loop_state = self.loop_state  # type: ignore[assignment]  # numbers of later versions pass
+            message.llm_provider = self.llm_provider
+            if auth is not None:
+                message.auth_context.CopyFrom(auth)
+            object.__setattr__(self, name, message.SerializeToString(deterministic=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What leads from one state to the next."""
+
+    small: SmallFields
+    appended: Sequence[bytes] = ()
+    truncate_to: int | None = None
+    """Keep only so many messages; None: all."""
+    set_values: Mapping[str, bytes] = field(default_factory=dict)
+    remove_values: Sequence[str] = ()
+
+    def as_delta(self, base_revision: int, base_etag: str) -> bytes:
+        """Encode it as a StateDelta."""
+        parts = [self.small.in_delta]
+        if base_revision:
+            parts += (integer(_BASE_REVISION, base_revision), embedded(_BASE_ETAG, base_etag.encode()))
+        if self.truncate_to is not None:
+            parts.append(integer(_TRUNCATE_TO, self.truncate_to))
+        parts += [embedded(_APPENDED, message) for message in self.appended]
+        parts += [embedded(_SET_VALUES, _entry(name, value)) for name, value in self.set_values.items()]
+        parts += [embedded(_REMOVE_VALUES, name.encode()) for name in self.remove_values]
+        return b"".join(parts)
+
+
+@dataclass(slots=True)
+class EncodedState:
+    """A state, taken apart."""
+
+    messages: list[bytes] = field(default_factory=list)
+    values: dict[str, bytes] = field(default_factory=dict)
+    small: SmallFields = field(default_factory=SmallFields)
+    rest: bytes = b""
+    """created_at, and fields that this version does not know. Only a snapshot can change them."""
+
+    @classmethod
+    def of(cls, state: pb.AgentState) -> "EncodedState":
+        """Take a state apart. Uses it up."""
+        taken = cls(
+            [message.SerializeToString(deterministic=True) for message in state.message_history],
+            {name: value.SerializeToString(deterministic=True) for name, value in state.values.items()},
+            SmallFields(
+                state.loop_state,
+                state.llm_provider,
+                state.auth_context.type if state.HasField("auth_context") else None,
+            ),
+        )
+        for name in _TAKEN_APART:
+            state.ClearField(name)
+        taken.rest = state.SerializeToString(deterministic=True)
+        return taken
+
+    def as_snapshot(self) -> bytes:
+        """Encode it as an AgentState without agent_id."""
+        parts = [self.rest, self.small.in_snapshot]
+        parts += [embedded(_MESSAGE_HISTORY, message) for message in self.messages]
+        parts += [embedded(_VALUES, _entry(name, value)) for name, value in self.values.items()]
+        return b"".join(parts)
+
+    def change_to(self, later: "EncodedState") -> Change | None:
+        """Return what leads to `later`; None: only a snapshot does."""
+        if self.rest != later.rest:
+            return None
+        kept = _common_prefix(self.messages, later.messages)
+        return Change(
+            later.small,
+            later.messages[kept:],
+            None if kept == len(self.messages) else kept,
+            {name: value for name, value in later.values.items() if self.values.get(name) != value},
+            [name for name in self.values if name not in later.values],
+        )
+
+    def apply(self, change: Change) -> None:
+        """Make the change; costs what is new, not what is there."""
+        if change.truncate_to is not None:
+            del self.messages[change.truncate_to :]
+        self.messages += change.appended
+        for name in change.remove_values:
+            self.values.pop(name, None)
+        self.values |= change.set_values
+        self.small = change.small
+
+    def changed(self, change: Change) -> "EncodedState":
+        """Return a copy with the change made."""
+        copy = EncodedState([*self.messages], {**self.values}, self.small, self.rest)
+        copy.apply(change)
+        return copy
+
+
+def _common_prefix(old: list[bytes], new: list[bytes]) -> int:
+    if new[: len(old)] == old:  # the usual case, at the speed of memcmp
+        return len(old)
+    return next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+
+
+def _entry(name: str, value: bytes) -> bytes:
+    """Encode an entry of a map."""
+    return embedded(1, name.encode()) + embedded(2, value)

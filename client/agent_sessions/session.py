@@ -1,0 +1,303 @@
+"""One session as a worker writes it: remembers what it saved last, and sends what is new."""
+
+import asyncio
+import math
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from agent_sessions.encoded_state import Change, EncodedState, SmallFields
+from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, DeadlineExceeded
+from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
+from agent_sessions.state import State
+from agent_sessions.v1 import session_pb2 as pb
+from agent_sessions.v1 import session_service_pb2 as messages
+from agent_sessions.wire import embedded, integer
+
+if TYPE_CHECKING:
+    from agent_sessions.client import SessionClient
+    from agent_sessions.saver import Saver
+
+_Result = TypeVar("_Result")
+_Request = messages.SaveSessionRequest
+_SNAPSHOT = _Request.SNAPSHOT_FIELD_NUMBER
+_DELTA = _Request.DELTA_FIELD_NUMBER
+_EXPECTED_REVISION = _Request.EXPECTED_REVISION_FIELD_NUMBER
+_REQUEST_ID = _Request.REQUEST_ID_FIELD_NUMBER
+
+
+class Keep(Enum):
+    """The type of KEEP."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+"""Leave this as it was saved last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What a save says beside the state."""
+
+    checkpoint_id: str
+    metadata: Mapping[str, str] | None
+    labels: Mapping[str, str] | None
+
+    def encoded(self) -> bytes:
+        """Encode as fields of a SaveSessionRequest."""
+        if not self.checkpoint_id and not self.metadata and self.labels is None:
+            return b""
+        labels = None if self.labels is None else messages.Labels(entries=self.labels)
+        return _Request(checkpoint_id=self.checkpoint_id, metadata=self.metadata, labels=labels).SerializeToString()
+
+
+class Session:
+    """A session of an agent, for the one who writes it; made by `SessionClient.session`.
+
+        session = client.session("agent", "session")
+        await session.append([{"role": "user", "content": "hi"}])
+
+    Every save sends what changed since the last one that was acknowledged (the
+    base), whatever the length of the history; where the server does not have the
+    base any more, the whole state. The encoded messages are kept in memory for that.
+
+    Saves are made one after another, in the order of the calls. One that raised is
+    not part of what the next goes on from: after a timeout or a cancellation it may
+    be stored all the same, but then as a branch that the history keeps. Append again
+    what is to be there.
+
+    If another writer saved meanwhile, the last writer wins: the next save becomes
+    the newest revision with this object's state, and the other's stays in the
+    history. An exclusive session raises RevisionMismatch instead, also when its own
+    timed-out save turns out to be stored; go on by `restore`.
+
+    A session that exists is taken over by `restore` (or `load`), or by saving its
+    complete state. `append` without either begins a new one, and raises
+    RevisionMismatch if there is one of that name.
+    """
+
+    def __init__(
+        self,
+        client: "SessionClient",
+        saver: "Saver",
+        agent_id: str,
+        session_name: str,
+        *,
+        user_id: str,
+        exclusive: bool,
+        timeout: float,
+    ) -> None:
+        if not session_name:
+            raise ValueError("a Session needs a session_name")
+        self.agent_id = agent_id
+        """The agent."""
+        self.session_name = session_name
+        """The session's name."""
+        self.revision = 0
+        """The base's number: the revision that was acknowledged or read last; 0: none yet."""
+        self._etag = ""
+        self._head = 0
+        self._state = EncodedState()
+        self._client = client
+        self._saver = saver
+        self._exclusive = exclusive
+        self._timeout = timeout
+        self._names = _Request(
+            agent_id=agent_id, session_name=session_name, client_id=client.client_id, user_id=user_id
+        ).SerializeToString()
+        self._turn = asyncio.Lock()
+
+    @property
+    def message_count(self) -> int:
+        """Messages in the base."""
+        return len(self._state.messages)
+
+    async def append(
+        self,
+        new_messages: Iterable[Any] = (),
+        *,
+        loop_state: int | Keep = KEEP,
+        llm_provider: str | Enum | type | ModuleType | Keep = KEEP,
+        auth_context: Any = KEEP,
+        set_values: Mapping[str, Any] | None = None,
+        remove_values: Iterable[str] = (),
+        checkpoint_id: str = "",
+        metadata: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> SavedRevision:
+        """Save the base with these messages after it. The cost does not depend on the history's length.
+
+        - new_messages, set_values: as in a State.
+        - loop_state, llm_provider, auth_context: as in a State; not given: as saved last.
+        - remove_values: names of values to remove; one that is also in set_values is set.
+        - checkpoint_id, metadata, labels, timeout: as for `SessionClient.save`.
+        """
+        encode = self._client.codec.encode_message
+        appended = [
+            encode(message, f"messages[{place}]").SerializeToString(deterministic=True)
+            for place, message in enumerate(new_messages)
+        ]
+        given = {"loop_state": loop_state, "llm_provider": llm_provider, "auth_context": auth_context}
+        small = self._small({name: value for name, value in given.items() if value is not KEEP})
+        values = self._values(set_values) if set_values else {}
+        removed = tuple(remove_values)
+        notes = _Notes(checkpoint_id, metadata, labels)
+
+        async def save(deadline: float) -> SavedRevision:
+            now = replace(self._state.small, **small) if small else self._state.small
+            change = Change(now, appended, None, values, removed)
+            # Nothing was read or saved yet: this begins a session, and must not end another.
+            expected = 0 if not self.revision and not self._exclusive else None
+            saved = await self._send_change(change, None, notes, deadline, expected)
+            self._state.apply(change)
+            return self._acknowledged(saved)
+
+        return await self._in_turn(save, timeout)
+
+    async def save(
+        self,
+        state: State | pb.AgentState,
+        *,
+        checkpoint_id: str = "",
+        metadata: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> SavedRevision:
+        """Save a complete state; what it shares with the base is not sent again.
+
+        The first one is sent whole, and so is one with another created_at. Each
+        message is encoded to see whether it changed; `append` avoids that.
+        """
+        if state.agent_id not in ("", self.agent_id):
+            raise AgentIdMismatch(f"the state is of agent {state.agent_id!r}, the session of {self.agent_id!r}")
+        encoded = EncodedState.of(self._client.codec.encode(state))
+        notes = _Notes(checkpoint_id, metadata, labels)
+
+        async def save(deadline: float) -> SavedRevision:
+            change = self._state.change_to(encoded) if self.revision else None
+            if change is None:
+                saved = await self._send_snapshot(encoded, notes, deadline)
+            else:
+                saved = await self._send_change(change, encoded, notes, deadline)
+            self._state = encoded
+            return self._acknowledged(saved)
+
+        return await self._in_turn(save, timeout)
+
+    async def restore(
+        self, *, revision: int | None = None, checkpoint_id: str = "", timeout: float | None = None
+    ) -> RestoredRevision:
+        """Read the newest state, or that of a revision, record that it was restored, and go on from it.
+
+        After an older revision the next save is the newest one again, and has the older one as its parent.
+        """
+
+        async def restore(deadline: float) -> RestoredRevision:
+            restored = await self._client.restore(
+                self.agent_id,
+                self.session_name,
+                revision=revision,
+                checkpoint_id=checkpoint_id,
+                timeout=_left(deadline),
+            )
+            self._go_on_from(restored, restored.agent_state)
+            return restored
+
+        return await self._in_turn(restore, timeout)
+
+    async def load(
+        self, *, revision: int | None = None, checkpoint_id: str = "", timeout: float | None = None
+    ) -> StoredRevision:
+        """Do as `restore` does, without recording it."""
+
+        async def load(deadline: float) -> StoredRevision:
+            stored = await self._client.get_revision(
+                self.agent_id,
+                self.session_name,
+                revision=revision,
+                checkpoint_id=checkpoint_id,
+                timeout=_left(deadline),
+            )
+            self._go_on_from(stored, stored.agent_state or pb.AgentState())
+            return stored
+
+        return await self._in_turn(load, timeout)
+
+    async def _in_turn(self, work: Callable[[float], Awaitable[_Result]], timeout: float | None) -> _Result:
+        """Do one thing after the other, in the order of the calls."""
+        seconds = self._timeout if timeout is None else timeout
+        deadline = asyncio.get_running_loop().time() + seconds
+        turn = self._turn
+        if turn.locked():
+            try:
+                async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
+                    await turn.acquire()
+            except TimeoutError:
+                raise DeadlineExceeded(f"earlier saves of this session took all of {seconds:g} s") from None
+        else:
+            await turn.acquire()
+        try:
+            return await work(deadline)
+        finally:
+            turn.release()
+
+    async def _send_change(
+        self,
+        change: Change,
+        whole: EncodedState | None,
+        notes: _Notes,
+        deadline: float,
+        expected: int | None = None,
+    ) -> messages.SaveSessionResponse:
+        """Send a delta; if its base is gone, the whole state (None: put together here)."""
+        content = embedded(_DELTA, change.as_delta(self.revision, self._etag))
+        try:
+            return await self._send(content, notes, deadline, expected)
+        except BaseRevisionNotFound:
+            return await self._send_snapshot(whole or self._state.changed(change), notes, deadline)
+
+    async def _send_snapshot(self, state: EncodedState, notes: _Notes, deadline: float) -> messages.SaveSessionResponse:
+        return await self._send(embedded(_SNAPSHOT, state.as_snapshot()), notes, deadline)
+
+    async def _send(
+        self, content: bytes, notes: _Notes, deadline: float, expected: int | None = None
+    ) -> messages.SaveSessionResponse:
+        request_id = str(uuid.uuid4())
+        if self._exclusive:
+            expected = self._head
+        parts = [self._names, embedded(_REQUEST_ID, request_id.encode()), content, notes.encoded()]
+        if expected is not None:
+            parts.append(integer(_EXPECTED_REVISION, expected))
+        return await self._saver.save(b"".join(parts), request_id, _left(deadline))
+
+    def _acknowledged(self, answer: messages.SaveSessionResponse) -> SavedRevision:
+        self.revision = self._head = answer.revision.revision
+        self._etag = answer.revision.etag
+        return SavedRevision(answer.session, answer.revision, answer.replayed)
+
+    def _go_on_from(self, stored: StoredRevision, state: pb.AgentState) -> None:
+        copy = pb.AgentState()
+        copy.CopyFrom(state)
+        self._state = EncodedState.of(copy)
+        self.revision, self._etag = stored.revision.revision, stored.revision.etag
+        self._head = stored.session.head_revision
+
+    def _small(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the given ones of SmallFields' arguments."""
+        if not given:
+            return {}
+        small: SmallFields = EncodedState.of(self._client.codec.encode(State(**given))).small
+        names = {"loop_state": "loop_state", "llm_provider": "llm_provider", "auth_context": "auth_type"}
+        return {names[name]: getattr(small, names[name]) for name in given}
+
+    def _values(self, given: Mapping[str, Any]) -> dict[str, bytes]:
+        return EncodedState.of(self._client.codec.encode(State(values=dict(given)))).values
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - asyncio.get_running_loop().time())

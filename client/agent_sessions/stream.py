@@ -1,0 +1,294 @@
+"""Saves over one SaveSessions stream: whatever waits goes into the next frame.
+
+One stream at a time, opened when there is something to send. Two tasks serve it,
+however many saves there are: one writes frames, the other reads answers. While a
+frame is being written, what comes meanwhile waits for the next one; so frames are
+small when there is little to do and large when there is much, without any timer.
+"""
+
+import asyncio
+import math
+from collections import deque
+from typing import Any, cast
+
+import grpc
+from grpc import StatusCode
+
+from agent_sessions.errors import ClientClosed, DeadlineExceeded, MessageTooLarge, SessionServiceError, Unavailable
+from agent_sessions.status import error_from_rpc, error_from_save
+from agent_sessions.v1 import session_service_pb2 as messages
+from agent_sessions.wire import embedded, integer
+
+MAX_FRAME_BYTES = 1024 * 1024
+"""A frame is sent when it would become larger than this, and a save that alone is larger goes unary."""
+MAX_IN_FLIGHT = 1024
+"""Saves that are sent and not answered. While there are so many, the others wait here."""
+FIRST_ANSWER_TIMEOUT = 5.0
+"""Seconds. A stream that has brought no answer by then is held back by something between us and the server."""
+UNARY_SECONDS = 60.0
+"""How long no stream is tried once it is clear that streams do not work."""
+STRIKES = 3
+"""So many streams in a row without an answer, where a unary call then succeeded, make it clear."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that close() waits for answers."""
+
+_Call = Any
+"""A grpc.aio.StreamStreamCall, or an interceptor's; the stubs make each generic and neither the other's base."""
+
+_METHOD = "/agent_sessions.v1.SessionService/SaveSessions"
+_REQUEST = messages.FramedSave.REQUEST_FIELD_NUMBER
+_TIMEOUT = messages.FramedSave.TIMEOUT_FIELD_NUMBER
+_SAVES = messages.SaveSessionsRequest.SAVES_FIELD_NUMBER
+_FRAMING_BYTES = 32
+"""More than one save's framing takes."""
+
+
+class StreamRefused(Exception):
+    """The stream ended in a way that says nothing about this save: send it by a unary call.
+
+    Arguments:
+        stream: the number of the stream; see `SaveStream.unary_worked`.
+    """
+
+    def __init__(self, stream: int) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+
+class _Pending:
+    """One save on its way."""
+
+    __slots__ = ("answer", "data", "deadline", "request_id", "sent")
+
+    def __init__(self, data: bytes, request_id: str, deadline: float, answer: asyncio.Future[Any]) -> None:
+        self.data = data
+        self.request_id = request_id
+        self.deadline = deadline
+        self.answer = answer
+        self.sent = False
+
+    def framed(self, now: float) -> bytes:
+        """Encode it as an entry of a frame."""
+        save = embedded(_REQUEST, self.data)
+        if not math.isinf(self.deadline):
+            # At least a nanosecond: 0 would be refused. Rounded to what is cheap to write.
+            seconds, rest = divmod(max(self.deadline - now, 1e-9), 1)
+            save += embedded(_TIMEOUT, integer(1, int(seconds)) + integer(2, max(int(rest * 1e9), 1)))
+        return embedded(_SAVES, save)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class SaveStream:
+    """The stream of one connection; a lost one is replaced by the next save."""
+
+    def __init__(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...] = ()) -> None:
+        self._metadata = metadata
+        self._channel: grpc.aio.Channel | None = None
+        self._waiting: deque[_Pending] = deque()
+        self._pending: dict[str, _Pending] = {}  # waiting or sent, by request_id
+        self._in_flight = 0
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._number = 0
+        self._answered = False
+        self._silent = False
+        self._strikes = 0
+        self._last_strike = 0
+        self._unary_until = -math.inf
+        self._max_frame = MAX_FRAME_BYTES
+        self._closing = False
+
+    def takes(self, size: int, request_id: str) -> bool:
+        """Tell whether a save of so many bytes can go over the stream now."""
+        if size + _FRAMING_BYTES > self._max_frame or request_id in self._pending:
+            return False
+        return self._unary_until == -math.inf or self._unary_until <= asyncio.get_running_loop().time()
+
+    async def save(
+        self, channel: grpc.aio.Channel, data: bytes, request_id: str, left: float
+    ) -> messages.SaveSessionResponse:
+        """Send an encoded SaveSessionRequest once and return its answer.
+
+        Cancelled, it leaves the save in flight. Raises StreamRefused, ClientClosed and
+        SessionServiceError, DeadlineExceeded after `left` seconds (inf: never).
+        """
+        if self._closing:
+            raise ClientClosed("this client was closed")
+        loop = asyncio.get_running_loop()
+        pending = _Pending(data, request_id, loop.time() + left, loop.create_future())
+        timer = None if math.isinf(left) else loop.call_at(pending.deadline, _expire, pending)
+        self._channel = channel
+        self._pending[request_id] = pending
+        self._waiting.append(pending)
+        self._wanted.set()
+        if self._task is None:
+            self._task = loop.create_task(self._run(), name="agent-sessions stream")
+        try:
+            return cast("messages.SaveSessionResponse", await pending.answer)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def unary_worked(self, refused: StreamRefused) -> None:
+        """Note that a unary call succeeded right where a stream had not."""
+        if self._last_strike < refused.stream:
+            self._last_strike = refused.stream
+            self._strikes += 1
+            if self._strikes >= STRIKES:
+                self._go_unary()
+
+    async def close(self) -> None:
+        """Send what waits, half-close, and wait for the answers. May be called twice."""
+        self._closing = True
+        self._wanted.set()
+        task = self._task
+        if task is None:
+            return
+        callers = {pending.answer for pending in self._pending.values() if not pending.answer.done()}
+        if callers:
+            await asyncio.wait(callers, timeout=CLOSE_TIMEOUT)
+        if not self._pending:  # else nobody waits for what is in flight
+            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        """Serve streams until nothing waits."""
+        try:
+            while True:
+                await self._one_stream()
+                if not self._waiting:
+                    return
+        finally:
+            self._task = None
+            self._end_all()
+
+    async def _one_stream(self) -> None:
+        self._number += 1
+        self._answered = self._silent = False
+        assert self._channel is not None  # noqa: S101 – set by the save that started this
+        open_stream: Any = self._channel.stream_stream(
+            _METHOD, response_deserializer=messages.SaveSessionsResponse.FromString
+        )
+        call = open_stream(metadata=self._metadata)
+        writer = asyncio.create_task(self._write(call), name="agent-sessions writer")
+        watch = asyncio.get_running_loop().call_later(FIRST_ANSWER_TIMEOUT, self._give_up_if_silent, call)
+        try:
+            self._lost(await self._read(call))
+        finally:
+            watch.cancel()
+            writer.cancel()
+            call.cancel()
+            await asyncio.wait({writer})
+            if not writer.cancelled():
+                writer.exception()  # the reader has told how the stream ended
+
+    async def _write(self, call: _Call) -> None:
+        while True:
+            frame = self._next_frame()
+            if frame:
+                await call.write(frame)
+            elif self._closing and not self._waiting:
+                await call.done_writing()
+                return
+            else:
+                self._wanted.clear()
+                await self._wanted.wait()
+
+    def _next_frame(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        now = asyncio.get_running_loop().time()
+        waiting = self._waiting
+        while waiting and self._in_flight < MAX_IN_FLIGHT:
+            pending = waiting[0]
+            if pending.answer.done():  # its caller has gone before it was sent
+                del self._pending[waiting.popleft().request_id]
+                continue
+            size += len(pending.data) + _FRAMING_BYTES
+            if parts and size > self._max_frame:
+                break
+            waiting.popleft()
+            pending.sent = True
+            self._in_flight += 1
+            parts.append(pending.framed(now))
+        return b"".join(parts)
+
+    async def _read(self, call: _Call) -> SessionServiceError:
+        """Hand answers out until the stream ends; return why it did."""
+        try:
+            while (frame := await call.read()) is not grpc.aio.EOF:
+                self._answered = True
+                self._strikes = 0
+                for result in frame.results:
+                    self._hand_out(result)
+                if self._waiting:
+                    self._wanted.set()
+        except grpc.aio.AioRpcError as failure:
+            error = error_from_rpc(failure)
+            error.__cause__ = failure
+            return error
+        except asyncio.CancelledError:
+            if not self._silent:
+                raise  # by close, or by the event loop's end
+            return Unavailable("the stream brought no answer")
+        return Unavailable("the server ended the stream")
+
+    def _hand_out(self, result: messages.SaveResult) -> None:
+        pending = self._pending.pop(result.request_id, None)
+        if pending is None:
+            return
+        self._in_flight -= 1
+        if pending.answer.done():  # its caller has gone
+            return
+        if result.WhichOneof("outcome") == "response":
+            pending.answer.set_result(result.response)
+        else:
+            pending.answer.set_exception(error_from_save(result.error))
+
+    def _lost(self, error: SessionServiceError) -> None:
+        """Tell those whose saves were in flight; what waits goes over the next stream, if there can be one."""
+        if error.code is StatusCode.UNIMPLEMENTED:
+            self._go_unary()
+        if isinstance(error, MessageTooLarge):  # this server's limit is lower than usual
+            self._max_frame = min(self._max_frame, (error.limit or self._max_frame) * 3 // 4)
+        refused = not self._answered or error.code is not StatusCode.UNAVAILABLE
+        for pending in [p for p in self._pending.values() if p.sent or refused]:
+            del self._pending[pending.request_id]
+            pending.fail(StreamRefused(self._number) if refused else _again(error))
+        self._in_flight = 0
+        if refused:
+            self._waiting.clear()
+
+    def _go_unary(self) -> None:
+        self._unary_until = asyncio.get_running_loop().time() + UNARY_SECONDS
+        self._strikes = STRIKES - 1  # then one stream is tried
+
+    def _give_up_if_silent(self, call: _Call) -> None:
+        if not self._answered:
+            self._silent = True
+            call.cancel()
+
+    def _end_all(self) -> None:
+        """Leave nobody waiting when the tasks end early."""
+        left, self._pending = self._pending, {}
+        self._waiting.clear()
+        self._in_flight = 0
+        for pending in left.values():
+            pending.fail(ClientClosed("this client was closed during the call"))
+
+
+def _expire(pending: _Pending) -> None:
+    pending.fail(DeadlineExceeded("the server has not answered in time"))
+
+
+def _again(error: SessionServiceError) -> SessionServiceError:
+    """Return an error of its own for each caller, so that their tracebacks do not mix."""
+    copy = type(error)(
+        error.message, code=error.code, reason=error.reason, metadata=error.metadata, retry_delay=error.retry_delay
+    )
+    copy.__cause__ = error.__cause__
+    return copy

@@ -70,6 +70,8 @@ class ScriptedServer(rpc.SessionServiceServicer):
     time_remaining: list[float | None] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a test: what hangs is answered."""
     port: int = 0
     unary: int = 0
     """Calls that were not in a stream."""
@@ -109,13 +111,13 @@ class ScriptedServer(rpc.SessionServiceServicer):
         return await answer(request, context) if callable(answer) else answer
 
     async def hang(self, request: Any, context: Context) -> Message:
-        """Answer by never answering; `cancelled` is set when the caller goes away."""
+        """Answer by not answering; `cancelled` is set when the caller goes away."""
         try:
-            await asyncio.Event().wait()
+            await self.release.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        raise AssertionError("unreachable")
+        return messages.SaveSessionResponse()
 
     async def save_sessions(self, frames: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
         """Answer each save of each frame from the script, in order; a Failure becomes a SaveError."""

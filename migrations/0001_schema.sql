@@ -59,10 +59,13 @@ CREATE TABLE sessions (
 
 CREATE UNIQUE INDEX sessions_create_request ON sessions (bucket, tenant_id, agent_id, create_request_id)
     WHERE create_request_id IS NOT NULL;
--- Lists of one agent in the default order.
-CREATE INDEX sessions_by_create_time ON sessions (bucket, tenant_id, agent_id, create_time, session_id);
+-- Lists of one agent in the default order. Partial, so that no plan takes it for
+-- finding a session by name while the table is young and has no statistics.
+CREATE INDEX sessions_by_create_time ON sessions (bucket, tenant_id, agent_id, create_time, session_id)
+    WHERE delete_time IS NULL;
 -- Spans agents: lists of a whole tenant in the default order.
-CREATE INDEX sessions_of_tenant ON sessions (tenant_id, create_time, session_id);
+CREATE INDEX sessions_of_tenant ON sessions (tenant_id, create_time, session_id)
+    WHERE delete_time IS NULL;
 
 CREATE SEQUENCE transcript_ids;
 

@@ -31,86 +31,98 @@ BEGIN
     RETURN busy;
 END $$;
 
--- Saves a batch: one item per session at most. Items are numbered from 1. Most
--- saves write one segment, whose columns stand with the item; more of them, and
--- big values, come in arrays of their own that name the item.
+-- A segment before the last one of a save.
+CREATE TYPE save_segment_v1 AS (
+    first_message bigint,
+    message_count integer,
+    end_bytes bigint,
+    raw_size integer,
+    codec smallint,
+    payload bytea,
+    digest bytea,
+    checksum integer
+);
+
+-- A big value of a save.
+CREATE TYPE save_value_v1 AS (
+    digest bytea,
+    raw_size integer,
+    codec smallint,
+    payload bytea,
+    checksum integer
+);
+
+-- One save. One array of these costs a quarter of an array for each column: every
+-- array of an unnest() has a tuple store of its own.
+CREATE TYPE save_item_v1 AS (
+    bucket integer,
+    tenant_id bigint,
+    agent_id text,
+    session_name text,
+    server_named boolean,
+    -- The head that the plan was made for: 0 and 0 if there was no session. The
+    -- number alone would not tell a session from one that took its name.
+    planned_session_id bigint,
+    planned_head bigint,
+    -- Of a delta: the revision it is based on; NULL for a snapshot.
+    base_revision bigint,
+    -- The base is not there, or is not the one that the caller means.
+    base_missing boolean,
+    expected_revision bigint,
+    request_id uuid,
+    fingerprint bytea,
+    user_id text,
+    client_id text,
+    actor text,
+    labels text,
+    checkpoint_id text,
+    metadata text,
+    save_time timestamptz,
+    uid uuid,
+    event_id uuid,
+    -- NULL: a new transcript, with the parent that follows.
+    transcript_id bigint,
+    parent_transcript_id bigint,
+    parent_message_count bigint,
+    parent_digest bytea,
+    parent_bytes bigint,
+    depth integer,
+    transcript_length bigint,
+    message_count bigint,
+    message_bytes bigint,
+    size_bytes bigint,
+    digest bytea,
+    state_digest bytea,
+    state bytea,
+    state_codec smallint,
+    state_raw_size integer,
+    value_digests bytea,
+    value_names text,
+    checksum integer,
+    -- The segment that ends with the last message; NULL payload: none is written.
+    last_count integer,
+    last_raw_size integer,
+    last_codec smallint,
+    last_payload bytea,
+    last_checksum integer,
+    segments save_segment_v1[],
+    new_values save_value_v1[],
+    -- Overwrite values that are stored already (self_contained): heals damaged ones.
+    repair boolean
+);
+
+-- Saves a batch: one item per session at most, numbered from 1. Most saves write
+-- one segment, whose columns stand with the item.
 --
 -- status: 0 saved, 1 replayed, 2 request_id reused, 3 deleted, 4 revision
 -- mismatch, 5 user mismatch, 6 checkpoint exists, 7 stale plan (the head is not
--- p_planned_head of p_planned_session_id: read it again), 8 name taken
+-- planned_head of planned_session_id: read it again), 8 name taken
 -- (server-named), 9 busy, 10 base not found.
 CREATE FUNCTION save_sessions_v1(
     p_wait boolean,
     p_lock_item integer[],
     p_lock_key bigint[],
-    p_bucket integer[],
-    p_tenant_id bigint[],
-    p_agent_id text[],
-    p_session_name text[],
-    p_server_named boolean[],
-    -- The head that the plan was made for: 0 and 0 if there was no session. The
-    -- number alone would not tell a session from one that took its name.
-    p_planned_session_id bigint[],
-    p_planned_head bigint[],
-    -- Of a delta: the revision it is based on; NULL for a snapshot.
-    p_base_revision bigint[],
-    -- The base is not there, or is not the one that the caller means.
-    p_base_missing boolean[],
-    p_expected_revision bigint[],
-    p_request_id uuid[],
-    p_fingerprint bytea[],
-    p_user_id text[],
-    p_client_id text[],
-    p_actor text[],
-    p_labels text[],
-    p_checkpoint_id text[],
-    p_metadata text[],
-    p_save_time timestamptz[],
-    p_uid uuid[],
-    p_event_id uuid[],
-    -- NULL: a new transcript, with the parent that follows.
-    p_transcript_id bigint[],
-    p_parent_transcript_id bigint[],
-    p_parent_message_count bigint[],
-    p_parent_digest bytea[],
-    p_parent_bytes bigint[],
-    p_depth integer[],
-    p_transcript_length bigint[],
-    p_message_count bigint[],
-    p_message_bytes bigint[],
-    p_size_bytes bigint[],
-    p_digest bytea[],
-    p_state_digest bytea[],
-    p_state bytea[],
-    p_state_codec smallint[],
-    p_state_raw_size integer[],
-    p_value_digests bytea[],
-    p_value_names text[],
-    p_checksum integer[],
-    -- The segment that ends with the last message; NULL payload: none is written.
-    p_last_count integer[],
-    p_last_raw_size integer[],
-    p_last_codec smallint[],
-    p_last_payload bytea[],
-    p_last_checksum integer[],
-    -- Segments before the last one.
-    p_segment_item integer[],
-    p_segment_first bigint[],
-    p_segment_count integer[],
-    p_segment_end_bytes bigint[],
-    p_segment_raw_size integer[],
-    p_segment_codec smallint[],
-    p_segment_payload bytea[],
-    p_segment_digest bytea[],
-    p_segment_checksum integer[],
-    p_value_item integer[],
-    p_value_digest bytea[],
-    p_value_raw_size integer[],
-    p_value_codec smallint[],
-    p_value_payload bytea[],
-    p_value_checksum integer[],
-    -- Overwrite values that are stored already (self_contained): heals damaged ones.
-    p_value_repair boolean[]
+    p_items save_item_v1[]
 )
 RETURNS TABLE (
     item integer, status integer, saved_revision bigint, head_transcript_id bigint,
@@ -133,23 +145,7 @@ BEGIN
     busy := lock_sessions_v1(p_lock_item, p_lock_key, p_wait);
     RETURN QUERY
     WITH asked AS (
-        SELECT * FROM unnest(
-            p_bucket, p_tenant_id, p_agent_id, p_session_name, p_server_named, p_planned_session_id, p_planned_head,
-            p_base_revision, p_base_missing, p_expected_revision, p_request_id, p_fingerprint, p_user_id, p_client_id,
-            p_actor, p_labels, p_checkpoint_id, p_metadata, p_save_time, p_uid, p_event_id, p_transcript_id,
-            p_parent_transcript_id, p_parent_message_count, p_parent_digest, p_parent_bytes, p_depth,
-            p_transcript_length, p_message_count, p_message_bytes, p_size_bytes, p_digest, p_state_digest, p_state,
-            p_state_codec, p_state_raw_size, p_value_digests, p_value_names, p_checksum, p_last_count,
-            p_last_raw_size, p_last_codec, p_last_payload, p_last_checksum
-        ) WITH ORDINALITY AS a (
-            bucket, tenant_id, agent_id, session_name, server_named, planned_session_id, planned_head,
-            base_revision, base_missing, expected_revision, request_id, fingerprint, user_id, client_id,
-            actor, labels, checkpoint_id, metadata, save_time, uid, event_id, transcript_id,
-            parent_transcript_id, parent_message_count, parent_digest, parent_bytes, depth,
-            transcript_length, message_count, message_bytes, size_bytes, digest, state_digest, state,
-            state_codec, state_raw_size, value_digests, value_names, checksum, last_count,
-            last_raw_size, last_codec, last_payload, last_checksum, item
-        )
+        SELECT * FROM unnest(p_items) WITH ORDINALITY
     ),
     judged AS (
         SELECT
@@ -157,7 +153,9 @@ BEGIN
             c.session_id AS known_session_id,
             v.revision AS served_revision,
             CASE
-                WHEN a.item = ANY (busy) THEN 9
+                WHEN a.ordinality = ANY (busy) THEN 9
+                -- The session of the plan is gone; another may have its name.
+                WHEN a.planned_session_id <> 0 AND c.session_id IS NULL THEN 7
                 WHEN v.revision IS NOT NULL AND v.fingerprint = a.fingerprint THEN 1
                 WHEN v.revision IS NOT NULL THEN 2
                 WHEN a.server_named AND c.session_id IS NOT NULL THEN 8
@@ -174,14 +172,18 @@ BEGIN
                 ELSE 0
             END AS status
         FROM asked AS a
-        -- The session by its name; one that the server named, by the request that made it.
+        -- The session that the plan is for; else by its name, and one that the server
+        -- named by the request that made it.
         LEFT JOIN LATERAL (
+            SELECT p.session_id, p.head_revision, p.delete_time, p.user_id FROM sessions AS p
+            WHERE a.planned_session_id <> 0 AND p.bucket = a.bucket AND p.session_id = a.planned_session_id
+            UNION ALL
             SELECT made.session_id, made.head_revision, made.delete_time, made.user_id FROM sessions AS made
-            WHERE a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
+            WHERE a.planned_session_id = 0 AND a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
                 AND made.agent_id = a.agent_id AND made.create_request_id = a.request_id
             UNION ALL
             SELECT named.session_id, named.head_revision, named.delete_time, named.user_id FROM sessions AS named
-            WHERE named.bucket = a.bucket AND named.tenant_id = a.tenant_id
+            WHERE a.planned_session_id = 0 AND named.bucket = a.bucket AND named.tenant_id = a.tenant_id
                 AND named.agent_id = a.agent_id AND named.session_name = a.session_name
             LIMIT 1
         ) AS c ON true
@@ -245,7 +247,7 @@ BEGIN
             labels = CASE WHEN n.labels IS NULL THEN s.labels ELSE n.labels::jsonb END
         FROM accepted AS n
         WHERE n.known_session_id IS NOT NULL AND s.bucket = n.bucket AND s.session_id = n.known_session_id
-        RETURNING n.item, s.*
+        RETURNING n.ordinality, s.*
     ),
     begun AS (
         INSERT INTO transcripts (
@@ -272,34 +274,23 @@ BEGIN
         SELECT
             n.head_transcript_id, g.first_message, n.tenant_id, g.end_bytes, n.bucket,
             g.message_count, g.raw_size, g.checksum, g.codec, g.digest, g.payload
-        FROM unnest(
-            p_segment_item, p_segment_first, p_segment_count, p_segment_end_bytes, p_segment_raw_size, p_segment_codec,
-            p_segment_payload, p_segment_digest, p_segment_checksum
-        ) AS g (item, first_message, message_count, end_bytes, raw_size, codec, payload, digest, checksum)
-        JOIN accepted AS n ON n.item = g.item
+        FROM accepted AS n CROSS JOIN LATERAL unnest(n.segments) AS g
+        WHERE cardinality(n.segments) > 0
     ),
     valued AS (
         INSERT INTO state_values (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
         SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
             n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
-        FROM unnest(
-            p_value_item, p_value_digest, p_value_raw_size, p_value_codec, p_value_payload, p_value_checksum,
-            p_value_repair
-        ) AS v (item, digest, raw_size, codec, payload, checksum, repair)
-        JOIN accepted AS n ON n.item = v.item
-        WHERE NOT v.repair
+        FROM accepted AS n CROSS JOIN LATERAL unnest(n.new_values) AS v
+        WHERE cardinality(n.new_values) > 0 AND NOT n.repair
         ON CONFLICT DO NOTHING
     ),
     repaired AS (
         INSERT INTO state_values AS stored (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
         SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
             n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
-        FROM unnest(
-            p_value_item, p_value_digest, p_value_raw_size, p_value_codec, p_value_payload, p_value_checksum,
-            p_value_repair
-        ) AS v (item, digest, raw_size, codec, payload, checksum, repair)
-        JOIN accepted AS n ON n.item = v.item
-        WHERE v.repair
+        FROM accepted AS n CROSS JOIN LATERAL unnest(n.new_values) AS v
+        WHERE cardinality(n.new_values) > 0 AND n.repair
         ON CONFLICT (bucket, tenant_id, agent_id, digest) DO UPDATE
         SET raw_size = excluded.raw_size, checksum = excluded.checksum, codec = excluded.codec,
             payload = excluded.payload
@@ -328,19 +319,19 @@ BEGIN
         FROM accepted AS n
     )
     SELECT
-        s.item::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+        s.ordinality::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
         s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
         s.delete_time
     FROM moved AS s
     UNION ALL
     SELECT
-        n.item::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+        n.ordinality::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
         s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
         s.delete_time
     FROM created AS s JOIN accepted AS n ON n.bucket = s.bucket AND n.session_id = s.session_id
     UNION ALL
     SELECT
-        j.item::integer, j.status, j.served_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid,
+        j.ordinality::integer, j.status, j.served_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid,
         s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
         s.last_restore_time, s.delete_time
     FROM judged AS j

@@ -24,7 +24,7 @@ _SORT_KEYS = {
     SessionOrder.NAME: ("s.session_name", "text"),
 }
 
-# $1 tenant, $2 how many, $3 user_id or NULL, $4 labels or NULL, $5 prefix or NULL, $6 show deleted;
+# $1 tenant, $2 how many, $3 user_id or NULL, $4 labels or NULL, $5 prefix or NULL;
 # then, where they apply, the agent ({scope}) and the last row of the page before ({after}).
 SESSIONS = """
     SELECT {columns} FROM sessions AS s
@@ -32,11 +32,12 @@ SESSIONS = """
         AND ($3::text IS NULL OR s.user_id = $3)
         AND ($4::jsonb IS NULL OR s.labels @> $4)
         AND ($5::text IS NULL OR starts_with(s.session_name, $5))
-        AND ($6::boolean OR s.delete_time IS NULL)
+        {live}
     ORDER BY {key} {direction}, s.session_id {direction}
     LIMIT $2
 """
-AGENT_SCOPE = "AND s.bucket = $7 AND s.agent_id = $8"
+AGENT_SCOPE = "AND s.bucket = $6 AND s.agent_id = $7"
+LIVE = "AND s.delete_time IS NULL"
 
 # $1 bucket, $2 tenant, $3 agent, $4 session
 FIND = """
@@ -105,7 +106,6 @@ def _session_statement(query: SessionQuery) -> tuple[str, list[Any]]:
         query.user_id or None,
         _contains(query.labels),
         query.name_prefix or None,
-        query.show_deleted,
     ]
     scope = after = ""
     if query.agent_id:
@@ -120,6 +120,7 @@ def _session_statement(query: SessionQuery) -> tuple[str, list[Any]]:
         columns=rows.SESSION_COLUMNS,
         scope=scope,
         after=after,
+        live="" if query.show_deleted else LIVE,
         key=key,
         direction="DESC" if query.descending else "ASC",
     )

@@ -51,7 +51,7 @@ class EventType(IntEnum):
 
 
 class SaveRow(NamedTuple):
-    """One save, in the order of save_sessions_v1's parameters from p_bucket to p_last_checksum."""
+    """One save, in the order of save_item_v1, but for the last three."""
 
     bucket: int
     tenant_id: int
@@ -100,7 +100,7 @@ class SaveRow(NamedTuple):
 
 
 class SegmentRow(NamedTuple):
-    """One segment, in the order of the p_segment_ parameters after p_segment_item."""
+    """One segment, in the order of save_segment_v1."""
 
     first_message: int
     message_count: int
@@ -113,14 +113,13 @@ class SegmentRow(NamedTuple):
 
 
 class ValueRow(NamedTuple):
-    """One big value, in the order of the p_value_ parameters after p_value_item."""
+    """One big value, in the order of save_value_v1."""
 
     digest: bytes
     raw_size: int
     codec: int
     payload: bytes
     checksum: int
-    repair: bool
 
 
 class ChangeRow(NamedTuple):
@@ -151,6 +150,8 @@ class SaveOperation:
     segments: Sequence[SegmentRow]
     """All but the last, which is in the row."""
     values: Sequence[ValueRow]
+    repair: bool
+    """Overwrite values that are stored already."""
 
     @property
     def stored_bytes(self) -> int:
@@ -171,18 +172,10 @@ class ChangeOperation:
 
 Operation = SaveOperation | ChangeOperation
 
-_HEAD_PARAMETERS = 3  # p_wait, p_lock_item, p_lock_key
-
-
-def _call(function: str, parameters: int) -> str:
-    return f"SELECT * FROM {function}({', '.join(f'${n}' for n in range(1, parameters + 1))})"  # noqa: S608  names of this module
-
-
-SAVE = _call(
-    "save_sessions_v1",
-    _HEAD_PARAMETERS + len(SaveRow._fields) + 1 + len(SegmentRow._fields) + 1 + len(ValueRow._fields),
+SAVE = "SELECT * FROM save_sessions_v1($1, $2, $3, $4)"
+CHANGE = "SELECT * FROM change_sessions_v1($1, $2, $3, {})".format(
+    ", ".join(f"${n}" for n in range(4, 4 + len(ChangeRow._fields)))
 )
-CHANGE = _call("change_sessions_v1", _HEAD_PARAMETERS + len(ChangeRow._fields))
 
 
 async def execute(connection: Connection, batch: Sequence[Operation], *, wait: bool) -> Sequence[asyncpg.Record]:
@@ -200,15 +193,8 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]
     if saves:
-        segments = [(item, *row) for item, op in enumerate(saves, 1) for row in op.segments]
-        values = [(item, *row) for item, op in enumerate(saves, 1) for row in op.values]
-        rows = await connection.fetch(
-            SAVE,
-            *head,
-            *_columns([op.row for op in saves], len(SaveRow._fields)),
-            *_columns(segments, 1 + len(SegmentRow._fields)),
-            *_columns(values, 1 + len(ValueRow._fields)),
-        )
+        items = [(*op.row, op.segments, op.values, op.repair) for op in saves]
+        rows = await connection.fetch(SAVE, *head, items)
     else:
         changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
         rows = await connection.fetch(CHANGE, *head, *_columns(changes, len(ChangeRow._fields)))

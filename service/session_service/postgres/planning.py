@@ -44,7 +44,7 @@ async def _snapshot(prepared: Prepared, head: Head | None, content: Content, fet
         placed = transcript.whole(run)
     else:
         placed = await _transcripts(prepared, fetch).place(run, head.tail)
-    inline, shared, rows = saving.sort_values(prepared.secret, content.values, repair=save.self_contained)
+    inline, shared, rows = saving.sort_values(prepared.secret, content.values)
     parts = StateParts(content.kept, inline, shared)
     return saving.put_together(prepared, head, placed, run, parts, rows)
 
@@ -105,9 +105,7 @@ async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta,
             values[fragments.value_name(field)] = field
     values = {name: value for name, value in values.items() if name not in delta.remove_values}
     run = Run.whole(prepared.secret, [*messages[:count], *delta.appended])
-    inline, shared, rows = saving.sort_values(
-        prepared.secret, values | dict(delta.set_values), repair=prepared.save.self_contained
-    )
+    inline, shared, rows = saving.sort_values(prepared.secret, values | dict(delta.set_values))
     parts = StateParts(base.parts.kept, inline, shared)
     return saving.put_together(prepared, head, transcript.whole(run), run, parts, rows)
 

@@ -79,12 +79,12 @@ def prepare(save: Save, now: datetime) -> Prepared:
 
 
 def sort_values(
-    secret: bytes, values: Mapping[str, bytes], *, repair: bool = False
+    secret: bytes, values: Mapping[str, bytes]
 ) -> tuple[dict[str, bytes], dict[str, SharedValue], list[ValueRow]]:
     """Values to be stored with the revision, values to be stored once, and the rows of the latter."""
     inline = {name: value for name, value in values.items() if len(value) < BIG_VALUE}
     big = {name: value for name, value in values.items() if len(value) >= BIG_VALUE}
-    rows = [_value(secret, value, repair=repair) for value in big.values()]
+    rows = [_value(secret, value) for value in big.values()]
     shared = {name: SharedValue(row.digest, row.raw_size) for name, row in zip(big, rows, strict=True)}
     return inline, shared, rows
 
@@ -104,7 +104,9 @@ def put_together(
     """
     *more, last = (_NO_SEGMENT, *map(_segment, placed.segments))
     row = _row(prepared, head, placed, run, parts, last if placed.segments else None)
-    return Planned(SaveOperation(prepared.lock_keys, row, more[1:], values), placed, parts)
+    return Planned(
+        SaveOperation(prepared.lock_keys, row, more[1:], values, prepared.save.self_contained), placed, parts
+    )
 
 
 def base_missing(prepared: Prepared, head: Head | None) -> Planned:
@@ -113,7 +115,9 @@ def base_missing(prepared: Prepared, head: Head | None) -> Planned:
     parts = StateParts(b"", {}, {})
     placed = transcript.whole(run)
     row = _row(prepared, head, placed, run, parts, None)
-    return Planned(SaveOperation(prepared.lock_keys, row._replace(base_missing=True), (), ()), placed, parts)
+    return Planned(
+        SaveOperation(prepared.lock_keys, row._replace(base_missing=True), (), (), repair=False), placed, parts
+    )
 
 
 def _row(
@@ -209,10 +213,10 @@ def _segment(segment: transcript.Segment) -> SegmentRow:
     )
 
 
-def _value(secret: bytes, fragment: bytes, *, repair: bool) -> ValueRow:
+def _value(secret: bytes, fragment: bytes) -> ValueRow:
     codec, raw_size, payload = compression.pack(fragment)
     digest = digests.of_value(secret, fragment)
-    return ValueRow(digest, raw_size, codec, payload, checksums.of_value(raw_size, codec, digest, payload), repair)
+    return ValueRow(digest, raw_size, codec, payload, checksums.of_value(raw_size, codec, digest, payload))
 
 
 def _lock_keys(save: Save, key: SessionKey) -> tuple[int, ...]:

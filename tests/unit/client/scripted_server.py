@@ -81,6 +81,7 @@ class ScriptedServer(rpc.SessionServiceServicer):
     half_closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        self.stream_script: list[Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]] = [self.answer_frames]
         self._server: grpc.aio.Server | None = None
 
     @property
@@ -120,8 +121,14 @@ class ScriptedServer(rpc.SessionServiceServicer):
         return messages.SaveSessionResponse()
 
     async def save_sessions(self, frames: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
-        """Answer each save of each frame from the script, in order; a Failure becomes a SaveError."""
+        """Behave as the stream's script says; the last behaviour repeats."""
         self.streams += 1
+        behave = self.stream_script.pop(0) if len(self.stream_script) > 1 else self.stream_script[0]
+        async for answer in behave(frames, context):
+            yield answer
+
+    async def answer_frames(self, frames: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
+        """Do what a server does; the script says how each save ends."""
         self.stream_metadata.append(dict(context.invocation_metadata() or ()))
         async for frame in frames:
             self.frames.append(frame)

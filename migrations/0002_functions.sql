@@ -52,8 +52,8 @@ CREATE TYPE save_value_v1 AS (
     checksum integer
 );
 
--- One save. One array of these costs a quarter of an array for each column: every
--- array of an unnest() has a tuple store of its own.
+-- One save. One array of these instead of an array for each column: every array
+-- of an unnest() has a tuple store of its own.
 CREATE TYPE save_item_v1 AS (
     bucket integer,
     tenant_id bigint,
@@ -144,31 +144,34 @@ DECLARE
 BEGIN
     busy := lock_sessions_v1(p_lock_item, p_lock_key, p_wait);
     RETURN QUERY
-    WITH asked AS (
-        SELECT * FROM unnest(p_items) WITH ORDINALITY
+    WITH asked AS MATERIALIZED (
+        -- Each item stays one value: rows of fifty columns make every step of the plan dear to set up.
+        SELECT k AS ordinality, p_items[k] AS i FROM generate_series(1, cardinality(p_items)) AS k
     ),
     judged AS (
         SELECT
-            a.*,
+            a.ordinality,
+            a.i,
             c.session_id AS known_session_id,
             v.revision AS served_revision,
             CASE
                 WHEN a.ordinality = ANY (busy) THEN 9
                 -- The session of the plan is gone; another may have its name.
-                WHEN a.planned_session_id <> 0 AND c.session_id IS NULL THEN 7
-                WHEN v.revision IS NOT NULL AND v.fingerprint = a.fingerprint THEN 1
+                WHEN (a.i).planned_session_id <> 0 AND c.session_id IS NULL THEN 7
+                WHEN v.revision IS NOT NULL AND v.fingerprint = (a.i).fingerprint THEN 1
                 WHEN v.revision IS NOT NULL THEN 2
-                WHEN a.server_named AND c.session_id IS NOT NULL THEN 8
+                WHEN (a.i).server_named AND c.session_id IS NOT NULL THEN 8
                 WHEN c.delete_time IS NOT NULL THEN 3
-                WHEN a.expected_revision <> coalesce(c.head_revision, 0) THEN 4
-                WHEN a.user_id <> '' AND c.user_id <> '' AND a.user_id <> c.user_id THEN 5
-                WHEN a.checkpoint_id IS NOT NULL AND EXISTS (
+                WHEN (a.i).expected_revision <> coalesce(c.head_revision, 0) THEN 4
+                WHEN (a.i).user_id <> '' AND c.user_id <> '' AND (a.i).user_id <> c.user_id THEN 5
+                WHEN (a.i).checkpoint_id IS NOT NULL AND EXISTS (
                     SELECT FROM revisions AS k
-                    WHERE k.bucket = a.bucket AND k.session_id = c.session_id AND k.checkpoint_id = a.checkpoint_id
+                    WHERE k.bucket = (a.i).bucket AND k.session_id = c.session_id
+                        AND k.checkpoint_id = (a.i).checkpoint_id
                 ) THEN 6
-                WHEN a.planned_head <> coalesce(c.head_revision, 0)
-                    OR a.planned_session_id <> coalesce(c.session_id, 0) THEN 7
-                WHEN a.base_missing THEN 10
+                WHEN (a.i).planned_head <> coalesce(c.head_revision, 0)
+                    OR (a.i).planned_session_id <> coalesce(c.session_id, 0) THEN 7
+                WHEN (a.i).base_missing THEN 10
                 ELSE 0
             END AS status
         FROM asked AS a
@@ -176,15 +179,16 @@ BEGIN
         -- named by the request that made it.
         LEFT JOIN LATERAL (
             SELECT p.session_id, p.head_revision, p.delete_time, p.user_id FROM sessions AS p
-            WHERE a.planned_session_id <> 0 AND p.bucket = a.bucket AND p.session_id = a.planned_session_id
+            WHERE (a.i).planned_session_id <> 0 AND p.bucket = (a.i).bucket AND p.session_id = (a.i).planned_session_id
             UNION ALL
             SELECT made.session_id, made.head_revision, made.delete_time, made.user_id FROM sessions AS made
-            WHERE a.planned_session_id = 0 AND a.server_named AND made.bucket = a.bucket AND made.tenant_id = a.tenant_id
-                AND made.agent_id = a.agent_id AND made.create_request_id = a.request_id
+            WHERE (a.i).planned_session_id = 0 AND (a.i).server_named
+                AND made.bucket = (a.i).bucket AND made.tenant_id = (a.i).tenant_id
+                AND made.agent_id = (a.i).agent_id AND made.create_request_id = (a.i).request_id
             UNION ALL
             SELECT named.session_id, named.head_revision, named.delete_time, named.user_id FROM sessions AS named
-            WHERE a.planned_session_id = 0 AND named.bucket = a.bucket AND named.tenant_id = a.tenant_id
-                AND named.agent_id = a.agent_id AND named.session_name = a.session_name
+            WHERE (a.i).planned_session_id = 0 AND named.bucket = (a.i).bucket AND named.tenant_id = (a.i).tenant_id
+                AND named.agent_id = (a.i).agent_id AND named.session_name = (a.i).session_name
             LIMIT 1
         ) AS c ON true
         -- A save that stored this request before. One with expected_revision can only
@@ -193,18 +197,19 @@ BEGIN
         -- another way.
         LEFT JOIN LATERAL (
             SELECT n.revision, n.fingerprint FROM revisions AS n
-            WHERE n.bucket = a.bucket AND n.session_id = c.session_id
+            WHERE n.bucket = (a.i).bucket AND n.session_id = c.session_id
                 -- No number follows the largest bigint.
-                AND n.revision = CASE WHEN a.expected_revision < 9223372036854775807 THEN a.expected_revision + 1 END
-                AND n.request_id = a.request_id
+                AND n.revision =
+                    CASE WHEN (a.i).expected_revision < 9223372036854775807 THEN (a.i).expected_revision + 1 END
+                AND n.request_id = (a.i).request_id
             UNION ALL
             SELECT u.revision, u.fingerprint FROM revisions AS u
-            WHERE u.bucket = a.bucket AND u.session_id = c.session_id
-                AND u.request_id = a.request_id AND u.unconditional AND a.base_revision IS NULL
+            WHERE u.bucket = (a.i).bucket AND u.session_id = c.session_id
+                AND u.request_id = (a.i).request_id AND u.unconditional AND (a.i).base_revision IS NULL
             UNION ALL
             SELECT w.revision, w.fingerprint FROM revisions AS w
-            WHERE w.bucket = a.bucket AND w.session_id = c.session_id
-                AND w.revision > coalesce(a.base_revision, c.head_revision - 8) AND w.request_id = a.request_id
+            WHERE w.bucket = (a.i).bucket AND w.session_id = c.session_id
+                AND w.revision > coalesce((a.i).base_revision, c.head_revision - 8) AND w.request_id = (a.i).request_id
             LIMIT 1
         ) AS v ON true
     ),
@@ -212,8 +217,8 @@ BEGIN
         SELECT
             j.*,
             coalesce(j.known_session_id, nextval('session_ids')) AS session_id,
-            coalesce(j.transcript_id, nextval('transcript_ids')) AS head_transcript_id,
-            j.planned_head + 1 AS revision
+            coalesce((j.i).transcript_id, nextval('transcript_ids')) AS head_transcript_id,
+            (j.i).planned_head + 1 AS revision
         FROM judged AS j
         WHERE j.status = 0
     ),
@@ -224,10 +229,11 @@ BEGIN
             agent_id, session_name, user_id, labels
         )
         SELECT
-            n.session_id, n.tenant_id, n.revision, n.head_transcript_id, n.transcript_length, n.message_count,
-            n.message_bytes, n.size_bytes, n.save_time, n.save_time, n.bucket, n.uid,
-            CASE WHEN n.server_named THEN n.request_id END, n.digest,
-            n.agent_id, n.session_name, n.user_id, n.labels::jsonb
+            n.session_id, (n.i).tenant_id, n.revision, n.head_transcript_id, (n.i).transcript_length,
+            (n.i).message_count,
+            (n.i).message_bytes, (n.i).size_bytes, (n.i).save_time, (n.i).save_time, (n.i).bucket, (n.i).uid,
+            CASE WHEN (n.i).server_named THEN (n.i).request_id END, (n.i).digest,
+            (n.i).agent_id, (n.i).session_name, (n.i).user_id, (n.i).labels::jsonb
         FROM accepted AS n
         WHERE n.known_session_id IS NULL
         RETURNING s.*
@@ -236,17 +242,17 @@ BEGIN
         UPDATE sessions AS s
         SET head_revision = n.revision,
             head_transcript_id = n.head_transcript_id,
-            head_transcript_length = n.transcript_length,
-            message_count = n.message_count,
-            message_bytes = n.message_bytes,
-            size_bytes = n.size_bytes,
+            head_transcript_length = (n.i).transcript_length,
+            message_count = (n.i).message_count,
+            message_bytes = (n.i).message_bytes,
+            size_bytes = (n.i).size_bytes,
             -- Servers' clocks differ; the session's time does not go back.
-            update_time = greatest(s.update_time, n.save_time),
-            head_digest = n.digest,
-            user_id = CASE WHEN s.user_id = '' THEN n.user_id ELSE s.user_id END,
-            labels = CASE WHEN n.labels IS NULL THEN s.labels ELSE n.labels::jsonb END
+            update_time = greatest(s.update_time, (n.i).save_time),
+            head_digest = (n.i).digest,
+            user_id = CASE WHEN s.user_id = '' THEN (n.i).user_id ELSE s.user_id END,
+            labels = CASE WHEN (n.i).labels IS NULL THEN s.labels ELSE (n.i).labels::jsonb END
         FROM accepted AS n
-        WHERE n.known_session_id IS NOT NULL AND s.bucket = n.bucket AND s.session_id = n.known_session_id
+        WHERE n.known_session_id IS NOT NULL AND s.bucket = (n.i).bucket AND s.session_id = n.known_session_id
         RETURNING n.ordinality, s.*
     ),
     begun AS (
@@ -255,10 +261,11 @@ BEGIN
             depth
         )
         SELECT
-            n.head_transcript_id, n.tenant_id, n.parent_transcript_id, n.parent_message_count, n.parent_digest,
-            n.parent_bytes, n.bucket, n.depth
+            n.head_transcript_id, (n.i).tenant_id, (n.i).parent_transcript_id, (n.i).parent_message_count,
+            (n.i).parent_digest,
+            (n.i).parent_bytes, (n.i).bucket, (n.i).depth
         FROM accepted AS n
-        WHERE n.transcript_id IS NULL
+        WHERE (n.i).transcript_id IS NULL
     ),
     appended AS (
         INSERT INTO transcript_segments (
@@ -266,31 +273,33 @@ BEGIN
             digest, payload
         )
         SELECT
-            n.head_transcript_id, n.message_count - n.last_count, n.tenant_id, n.message_bytes, n.bucket,
-            n.last_count, n.last_raw_size, n.last_checksum, n.last_codec, n.digest, n.last_payload
+            n.head_transcript_id, (n.i).message_count - (n.i).last_count, (n.i).tenant_id, (n.i).message_bytes,
+            (n.i).bucket,
+            (n.i).last_count, (n.i).last_raw_size, (n.i).last_checksum, (n.i).last_codec, (n.i).digest,
+            (n.i).last_payload
         FROM accepted AS n
-        WHERE n.last_payload IS NOT NULL
+        WHERE (n.i).last_payload IS NOT NULL
         UNION ALL
         SELECT
-            n.head_transcript_id, g.first_message, n.tenant_id, g.end_bytes, n.bucket,
+            n.head_transcript_id, g.first_message, (n.i).tenant_id, g.end_bytes, (n.i).bucket,
             g.message_count, g.raw_size, g.checksum, g.codec, g.digest, g.payload
-        FROM accepted AS n CROSS JOIN LATERAL unnest(n.segments) AS g
-        WHERE cardinality(n.segments) > 0
+        FROM accepted AS n CROSS JOIN LATERAL unnest((n.i).segments) AS g
+        WHERE cardinality((n.i).segments) > 0
     ),
     valued AS (
         INSERT INTO state_values (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
-        SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
-            n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
-        FROM accepted AS n CROSS JOIN LATERAL unnest(n.new_values) AS v
-        WHERE cardinality(n.new_values) > 0 AND NOT n.repair
+        SELECT DISTINCT ON ((n.i).bucket, (n.i).tenant_id, (n.i).agent_id, v.digest)
+            (n.i).tenant_id, (n.i).bucket, v.raw_size, v.checksum, v.codec, (n.i).agent_id, v.digest, v.payload
+        FROM accepted AS n CROSS JOIN LATERAL unnest((n.i).new_values) AS v
+        WHERE cardinality((n.i).new_values) > 0 AND NOT (n.i).repair
         ON CONFLICT DO NOTHING
     ),
     repaired AS (
         INSERT INTO state_values AS stored (tenant_id, bucket, raw_size, checksum, codec, agent_id, digest, payload)
-        SELECT DISTINCT ON (n.bucket, n.tenant_id, n.agent_id, v.digest)
-            n.tenant_id, n.bucket, v.raw_size, v.checksum, v.codec, n.agent_id, v.digest, v.payload
-        FROM accepted AS n CROSS JOIN LATERAL unnest(n.new_values) AS v
-        WHERE cardinality(n.new_values) > 0 AND n.repair
+        SELECT DISTINCT ON ((n.i).bucket, (n.i).tenant_id, (n.i).agent_id, v.digest)
+            (n.i).tenant_id, (n.i).bucket, v.raw_size, v.checksum, v.codec, (n.i).agent_id, v.digest, v.payload
+        FROM accepted AS n CROSS JOIN LATERAL unnest((n.i).new_values) AS v
+        WHERE cardinality((n.i).new_values) > 0 AND (n.i).repair
         ON CONFLICT (bucket, tenant_id, agent_id, digest) DO UPDATE
         SET raw_size = excluded.raw_size, checksum = excluded.checksum, codec = excluded.codec,
             payload = excluded.payload
@@ -302,10 +311,14 @@ BEGIN
             digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata
         )
         SELECT
-            n.session_id, n.revision, n.tenant_id, coalesce(n.base_revision, n.planned_head), n.head_transcript_id,
-            n.message_count, n.message_bytes, n.size_bytes, n.save_time, n.bucket, n.state_raw_size, n.checksum,
-            n.state_codec, n.expected_revision IS NULL AND n.base_revision IS NULL, n.request_id, n.fingerprint,
-            n.digest, n.state_digest, n.state, n.value_digests, n.value_names::jsonb, n.checkpoint_id, n.metadata::jsonb
+            n.session_id, n.revision, (n.i).tenant_id, coalesce((n.i).base_revision, (n.i).planned_head),
+            n.head_transcript_id,
+            (n.i).message_count, (n.i).message_bytes, (n.i).size_bytes, (n.i).save_time, (n.i).bucket,
+            (n.i).state_raw_size, (n.i).checksum,
+            (n.i).state_codec, (n.i).expected_revision IS NULL AND (n.i).base_revision IS NULL, (n.i).request_id,
+            (n.i).fingerprint,
+            (n.i).digest, (n.i).state_digest, (n.i).state, (n.i).value_digests, (n.i).value_names::jsonb,
+            (n.i).checkpoint_id, (n.i).metadata::jsonb
         FROM accepted AS n
     ),
     logged AS (
@@ -314,8 +327,9 @@ BEGIN
             client_id, actor
         )
         SELECT
-            n.tenant_id, n.session_id, n.revision, n.save_time, n.bucket, 1, n.event_id, n.request_id, n.agent_id,
-            n.session_name, nullif(n.client_id, ''), n.actor
+            (n.i).tenant_id, n.session_id, n.revision, (n.i).save_time, (n.i).bucket, 1, (n.i).event_id,
+            (n.i).request_id, (n.i).agent_id,
+            (n.i).session_name, nullif((n.i).client_id, ''), (n.i).actor
         FROM accepted AS n
     )
     SELECT
@@ -328,14 +342,14 @@ BEGIN
         n.ordinality::integer, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
         s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
         s.delete_time
-    FROM created AS s JOIN accepted AS n ON n.bucket = s.bucket AND n.session_id = s.session_id
+    FROM created AS s JOIN accepted AS n ON (n.i).bucket = s.bucket AND n.session_id = s.session_id
     UNION ALL
     SELECT
         j.ordinality::integer, j.status, j.served_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid,
         s.user_id, s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
         s.last_restore_time, s.delete_time
     FROM judged AS j
-    LEFT JOIN sessions AS s ON s.bucket = j.bucket AND s.session_id = j.known_session_id
+    LEFT JOIN sessions AS s ON s.bucket = (j.i).bucket AND s.session_id = j.known_session_id
     WHERE j.status <> 0;
 END $$;
 
@@ -383,7 +397,7 @@ DECLARE
 BEGIN
     busy := lock_sessions_v1(p_lock_item, p_lock_key, p_wait);
     RETURN QUERY
-    WITH asked AS (
+    WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(
             p_type, p_bucket, p_tenant_id, p_agent_id, p_session_name, p_expected_revision, p_revision, p_request_id,
             p_fingerprint, p_client_id, p_actor, p_change_time, p_event_id

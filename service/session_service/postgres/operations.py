@@ -173,9 +173,9 @@ class ChangeOperation:
 Operation = SaveOperation | ChangeOperation
 
 SAVE = "SELECT * FROM save_sessions_v1($1, $2, $3, $4)"
-CHANGE = "SELECT * FROM change_sessions_v1($1, $2, $3, {})".format(
-    ", ".join(f"${n}" for n in range(4, 4 + len(ChangeRow._fields)))
-)
+CHANGE = """
+    SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+"""
 
 
 async def execute(connection: Connection, batch: Sequence[Operation], *, wait: bool) -> Sequence[asyncpg.Record]:

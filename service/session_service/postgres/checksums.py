@@ -55,10 +55,11 @@ def _canonical(text: str | None) -> str:
     return json.dumps(json.loads(text), sort_keys=True) if text else ""
 
 
-def _crc(*parts: bytes) -> int:
-    crc = 0
+def _crc(numbers: bytes, *parts: bytes) -> int:
+    # The lengths come first, so that bytes cannot move from one part to the next unnoticed.
+    crc = zlib.crc32(numbers + repr([len(part) for part in parts]).encode())
     for part in parts:
-        crc = zlib.crc32(part, zlib.crc32(len(part).to_bytes(8, "big"), crc))
+        crc = zlib.crc32(part, crc)
     return crc
 
 

@@ -18,6 +18,7 @@ from session_service.sessions.transcript import Placed, Run, Tail
 BIG_VALUE = 1024
 """Bytes from which a value is stored once per agent and content, not with every revision."""
 
+_NO_UID = UUID(int=0)
 _NO_SEGMENT = SegmentRow(0, 0, 0, 0, 0, b"", b"", 0)
 
 
@@ -163,7 +164,7 @@ def _row(
         checkpoint_id=facts.checkpoint_id,
         metadata=facts.metadata,
         save_time=prepared.now,
-        uid=uuid4(),
+        uid=_NO_UID if head else uuid4(),
         event_id=uuid4(),
         transcript_id=placed.transcript_id,
         parent_transcript_id=placed.parent_transcript_id,
@@ -228,18 +229,18 @@ def _lock_keys(save: Save, key: SessionKey) -> tuple[int, ...]:
 def _fingerprint(save: Save, run: Run | None) -> bytes:
     """Over everything that the caller sent, and nothing that this server adds."""
     secret, content = save.tenant.digest_secret, save.content
-    what: tuple[bytes | str | int | None, ...]
+    what: tuple[object, ...]
     if isinstance(content, Delta):
         what = (
             *("delta", content.base_revision, content.base_etag, content.truncate_to, len(content.appended)),
             digests.of_value(secret, fragments.join(content.appended)),
-            *_values_fingerprint(secret, content.set_values),
-            *sorted(content.remove_values),
+            _values_fingerprint(secret, content.set_values),
+            tuple(sorted(content.remove_values)),
         )
     else:
         messages = run.digest(run.end) if run else b""
         what = ("snapshot", len(content.messages), messages, content.kept)
-        what += tuple(_values_fingerprint(secret, content.values))
+        what += (_values_fingerprint(secret, content.values),)
     return digests.of_request(
         secret,
         (
@@ -248,15 +249,15 @@ def _fingerprint(save: Save, run: Run | None) -> bytes:
             save.expected_revision,
             save.user_id,
             save.client_id,
-            None if save.labels is None else json.dumps(sorted(save.labels.items())),
+            None if save.labels is None else tuple(sorted(save.labels.items())),
             save.checkpoint_id,
-            json.dumps(sorted(save.metadata.items())),
+            tuple(sorted(save.metadata.items())),
             save.self_contained,
             content.small,
-            *what,
+            what,
         ),
     )
 
 
-def _values_fingerprint(secret: bytes, values: Mapping[str, bytes]) -> list[bytes]:
-    return [digests.of_value(secret, values[name]) for name in sorted(values)]
+def _values_fingerprint(secret: bytes, values: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    return tuple(digests.of_value(secret, values[name]) for name in sorted(values))

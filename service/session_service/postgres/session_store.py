@@ -281,5 +281,12 @@ def _request_id(change: Change) -> UUID:
 
 def _fingerprint(kind: EventType, change: Change, asked: tuple[int | str | None, ...]) -> bytes:
     key = change.key
-    fields = (int(kind), key.agent_id, key.session_name, change.expected_revision, change.client_id, *asked)
+    fields: tuple[object, ...] = (
+        int(kind),
+        key.agent_id,
+        key.session_name,
+        change.expected_revision,
+        change.client_id,
+        *asked,
+    )
     return digests.of_request(key.tenant.digest_secret, fields)

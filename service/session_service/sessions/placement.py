@@ -1,6 +1,7 @@
 """Where an agent's rows live and which lock guards a session. Both are for ever: stored data rests on the first."""
 
 import hashlib
+from functools import lru_cache
 from uuid import UUID
 
 from session_service.sessions.model import SessionKey, Tenant
@@ -8,12 +9,16 @@ from session_service.sessions.model import SessionKey, Tenant
 BUCKETS = 1024
 """Never changes: the bucket is part of every stored key."""
 
+_REMEMBERED = 10_000
 
+
+@lru_cache(maxsize=_REMEMBERED)
 def bucket_of(tenant: Tenant, agent_id: str) -> int:
     """BLAKE2b of the length-prefixed (tenant, agent_id) modulo 1024."""
     return int.from_bytes(_hash(b"bucket", tenant.name, agent_id), "big") % BUCKETS
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def lock_key(key: SessionKey) -> int:
     """The advisory lock that everyone takes who changes this session: a signed 64-bit number.
 

@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cases, plan, report, stores
 from benchmarks.database import cluster
@@ -20,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        run = Run.read(arguments.report) if arguments.report else asyncio.run(_run(arguments))
+        run = Run.read(arguments.report) if arguments.report else asyncio.run(_interruptible(_run(arguments)))
+    except asyncio.CancelledError:
+        print("benchmarks: stopped", file=sys.stderr)
+        return 130
     except ValueError as wrong:
         print(f"benchmarks: {wrong}", file=sys.stderr)
         return 2
@@ -28,6 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.publish:
         _publish(run)
     return 0
+
+
+async def _interruptible(run: Coroutine[Any, Any, Run]) -> Run:
+    """Let SIGTERM and ctrl-C end a run the same way: everything that it started is stopped first."""
+    task = asyncio.ensure_future(run)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 async def _run(arguments: argparse.Namespace) -> Run:

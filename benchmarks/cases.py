@@ -29,9 +29,9 @@ class Case:
     """Into tables that hold many revisions already, and measuring WAL only."""
 
     def __str__(self) -> str:
-        """Return the case as it is written on the command line."""
+        """Return the case as it is written on the command line, a file by its name only."""
         processes = "p" if self.processes > 1 else ""
-        return f"{self.work}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
+        return f"{Path(self.work).name}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
 
 
 def parse(text: str) -> list[Case]:

@@ -42,7 +42,8 @@ class Plan:
 async def carry_out(plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None]) -> Run:
     """Measure everything; what is measured so far is in `results` after each measurement."""
     works = {case: plan.work(case) for case in plan.cases}
-    options = asdict(plan) | {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}
+    names = {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}  # paths are nobody's business
+    options = asdict(plan) | names
     run = Run(machine=machine(), postgres=await cluster.settings(), options=options)
     laboratory = Laboratory(cluster)
     ready = await _prepare(plan, laboratory, run, tell)

@@ -149,9 +149,9 @@ class Server:
         gRPC's own stop would cut calls that come over an open connection without saying why, so it
         comes last. Streams of the infrastructure (health Watch) never end by themselves; nobody waits for them.
         """
+        self._in_flight.refuse()
         _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
         await self._readiness.drain()
-        self._in_flight.refuse()
         idle = asyncio.create_task(self._in_flight.wait_until_idle())
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait({idle, hurried}, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
-from agent_sessions import NO_RETRY, DeadlineExceeded, Serialization, SessionClient
+from agent_sessions import NO_RETRY, DeadlineExceeded, Serialization, SessionClient, ShuttingDown
 
 from tests.faults.conversations import AGENT, texts_of
 from tests.faults.database import lock_held, query, revisions_locked, until, until_a_save_is_stuck
@@ -157,6 +157,9 @@ async def test_a_graceful_stop_stores_what_is_in_flight(server: ServerFactory, d
             draining = await asyncio.to_thread(process.wait_for_event, "draining")
             assert draining["calls"] == CROWD
             assert not [task for task in saves if task.done()]
+            # A call over the open connection is told why it is refused, so that a client tries another server.
+            with pytest.raises(ShuttingDown):
+                await client.get_session(AGENT, "s0")
         assert [(await task).revision.revision for task in saves] == [1] * CROWD
         assert await asyncio.to_thread(process.wait) == 0
     successor = await asyncio.to_thread(server, database_url=database_url)

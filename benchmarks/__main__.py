@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import cases, plan, report, stores
 from benchmarks.database import cluster
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, ProcessFailed
 from benchmarks.results import Run
 
 RESULTS = Path(".build/benchmarks/results.json")
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as wrong:
         print(f"benchmarks: {wrong}", file=sys.stderr)
         return 2
+    except ProcessFailed as failed:
+        print(f"benchmarks: {failed}", file=sys.stderr)
+        return 1
     print("\n" + report.text(run))
     if arguments.publish:
         _publish(run)

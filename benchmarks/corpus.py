@@ -31,9 +31,9 @@ WORDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Message:
-    """One message: as an object, and encoded once for everyone who stores bytes or text."""
+    """One message: as an object, and encoded once for everyone who stores bytes or text. Hashed by identity."""
 
     value: dict[str, Any]
     data: bytes
@@ -81,6 +81,17 @@ def load(file: Path, limit: int = 0) -> list[Conversation]:
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
         yield from (json.loads(line) for line in lines)
+
+
+def share(conversations: Sequence[Conversation], part: int, parts: int) -> list[Conversation]:
+    """Return one of `parts` shares with about equally many messages each."""
+    shares: list[list[Conversation]] = [[] for _ in range(parts)]
+    lengths = [0] * parts
+    for conversation in sorted(conversations, key=lambda one: len(one.messages), reverse=True):
+        shortest = lengths.index(min(lengths))
+        shares[shortest].append(conversation)
+        lengths[shortest] += len(conversation.messages)
+    return shares[part]
 
 
 def synthetic(message_count: int, message_bytes: int, seed: int) -> list[Conversation]:

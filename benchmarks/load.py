@@ -62,7 +62,7 @@ async def _save_next(store: Store, waiting: Iterator[Conversation], latencies: l
 
 
 async def warm_up(store: Store, name: str) -> None:
-    """Save a few small sessions: connections, prepared statements and imports are made by then."""
+    """Save a few small sessions under new names: connections, prepared statements and imports are made by then."""
     messages = [encode({"role": "user", "content": f"warm-up {index}"}) for index in range(3)]
     sessions = [Conversation("warm-up", f"{name}-{index}", messages) for index in range(WARM_UP_SESSIONS)]
     await save(store, sessions, WARM_UP_SESSIONS)

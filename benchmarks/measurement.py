@@ -33,6 +33,7 @@ class Laboratory:
     cluster: Cluster
     templates: dict[str, str] = field(default_factory=dict)
     prefilled: dict[str, str] = field(default_factory=dict)
+    """By `stores.tables_of`."""
 
     async def prepare(self, store: str) -> dict[str, str]:
         """Make the store's tables, and return its description."""
@@ -45,7 +46,7 @@ class Laboratory:
 
     async def prefill(self, store: str, work: dict[str, Any], revisions: int) -> None:
         """Make a database that holds at least so many saves, through the store itself."""
-        database = await self.cluster.create(f"full_{store}", self.templates[store])
+        database = await self.cluster.create(f"full_{stores.tables_of(store)}", self.templates[store])
         async with self._opened(store, database, 1) as (client,):
             saved = copy = 0
             while saved < revisions:
@@ -53,11 +54,11 @@ class Laboratory:
                 saved += len((await client.ask("save", in_flight=PREFILL_IN_FLIGHT))["latencies"])
                 copy += 1
         await self.cluster.stored_bytes(database)
-        self.prefilled[store] = database
+        self.prefilled[stores.tables_of(store)] = database
 
     async def measure(self, store: str, case: Case, work: dict[str, Any], round_: int) -> Result:
         """Measure one store in one case."""
-        template = (self.prefilled if case.prefilled else self.templates)[store]
+        template = self.prefilled[stores.tables_of(store)] if case.prefilled else self.templates[store]
         database = await self.cluster.create("run", template)
         async with self._opened(store, database, case.processes) as started:
             if case.prefilled:
@@ -116,7 +117,5 @@ class Laboratory:
 
 async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Client]:
     access = {"dsn": dsn, "target": target}
-    await asyncio.gather(
-        *(client.ask("open", access=access, name=f"client-{number}") for number, client in enumerate(started))
-    )
+    await asyncio.gather(*(client.ask("open", access=access) for client in started))
     return started

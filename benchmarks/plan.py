@@ -79,7 +79,8 @@ async def _prefill(plan: Plan, laboratory: Laboratory, ready: Sequence[str], tel
     cases = [case for case in plan.cases if case.prefilled]
     if not cases:
         return
-    for store in plan.stores_of(cases[0], ready):
+    first = {stores.tables_of(store): store for store in reversed(plan.stores_of(cases[0], ready))}
+    for store in reversed(first.values()):
         begin = time.monotonic()
         await laboratory.prefill(store, plan.work(cases[-1]), plan.prefill)
         tell(f"{store}: {plan.prefill} saves before the run, {time.monotonic() - begin:.0f} s")

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,16 +36,17 @@ class Worker:
         await self._store.prepare(dsn)
         return {}
 
-    async def open(self, access: Answer, name: str) -> Answer:
-        """Connect and warm up; `name` tells this process from others."""
+    async def open(self, access: Answer) -> Answer:
+        """Connect and warm up."""
         await self._store.open(Access(**access))
-        await load.warm_up(self._store, name)
+        await load.warm_up(self._store, uuid.uuid4().hex)
         return {}
 
     async def take(self, work: Answer, suffix: str, part: int, parts: int) -> Answer:
         """Read or make the conversations, under names with a suffix; of several processes each takes a part."""
         made = conversations(work)
-        self._conversations = [one.renamed(suffix) for one in made[part::parts]]
+        taken = corpus.share(made, part, parts) if parts > 1 else made
+        self._conversations = [one.renamed(suffix) for one in taken]
         return {"payload_bytes": sum(one.size for one in self._conversations)}
 
     async def save(self, in_flight: int) -> Answer:

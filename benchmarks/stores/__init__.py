@@ -21,6 +21,11 @@ OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours
 PEERS = tuple(name for name in STORES if name not in OURS | {"floor", "overwrite"})
 
 
+def tables_of(name: str) -> str:
+    """Return what tables a store uses: ours are the same, however they are reached."""
+    return "ours" if name in OURS else name
+
+
 def make(name: str) -> Store:
     """Return a store that is not open yet."""
     module, kind = STORES[name]

@@ -38,7 +38,7 @@ def corpus_file(tmp_path: Path) -> Path:
 async def test_run_measures_every_store_and_compares_what_comes_back(
     postgres: PostgresCluster, corpus_file: Path, tmp_path: Path
 ) -> None:
-    plan = Plan(stores=STORES, cases=parse(f"{corpus_file}:2"), rounds=1)
+    plan = Plan(stores=STORES, cases=parse(f"{corpus_file}:2p"), rounds=1)
 
     run = await carry_out(plan, Cluster(postgres.dsn), tmp_path / "results.json", print)
 

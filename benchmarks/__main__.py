@@ -74,7 +74,7 @@ def _cases(arguments: argparse.Namespace) -> list[cases.Case]:
     found = cases.parse(cases.DEFAULT)
     if arguments.corpus is None:
         print("no recorded conversations: SESSION_CORPUS is not set, see docs/benchmarks.md", flush=True)
-        found = [case for case in found if case.work == cases.SYNTHETIC]
+        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG)]
     return found
 
 

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SYNTHETIC_MESSAGES = 50
-"""Messages of a made conversation: few, so that stores which rewrite the whole state are not judged by its growth."""
 WORDS = (
     "the",
     "agent",
@@ -94,15 +92,15 @@ def share(conversations: Sequence[Conversation], part: int, parts: int) -> list[
     return shares[part]
 
 
-def synthetic(message_count: int, message_bytes: int, seed: int) -> list[Conversation]:
+def synthetic(message_count: int, message_bytes: int, session_messages: int, seed: int) -> list[Conversation]:
     """Return conversations of `message_count` messages together, each message of the same size.
 
     Words in random order: they compress about as text does, and equal seeds give equal bytes.
     """
     chance = random.Random(seed)  # noqa: S311 - test data, no secret
     found: list[Conversation] = []
-    for start in range(0, message_count, SYNTHETIC_MESSAGES):
-        length = min(SYNTHETIC_MESSAGES, message_count - start)
+    for start in range(0, message_count, session_messages):
+        length = min(session_messages, message_count - start)
         messages = [_made_message(chance, message_bytes) for _ in range(length)]
         found.append(Conversation("synthetic", f"session-{seed}-{start}", messages))
     return found

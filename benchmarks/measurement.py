@@ -8,7 +8,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import Case
+from benchmarks.cases import LONG, LONG_PARTS, Case
 from benchmarks.database import Cluster
 from benchmarks.processes import Client, clients, server
 from benchmarks.results import Result
@@ -18,11 +18,10 @@ PREFILL_IN_FLIGHT = 64
 
 @dataclass
 class Pass:
-    """One time through the conversations."""
+    """One time through the conversations, or through a part of each."""
 
     seconds: float
     latencies: list[float]
-    payload_bytes: int
     wal_bytes: int
 
 
@@ -62,27 +61,33 @@ class Laboratory:
         database = await self.cluster.create("run", template)
         async with self._opened(store, database, case.processes) as started:
             if case.prefilled:
+                await self._take(started, work, ".first")
                 await self.cluster.checkpoint()
-                first = await self._save(started, case, work, suffix=".first")
-            last = await self._save(started, case, work, suffix=".last")
+                first = await self._save(started, case)
+            payload_bytes = await self._take(started, work, ".last")
+            parts = LONG_PARTS if case.work == LONG else ((0, None),)
+            passes = [await self._save(started, case, *part) for part in parts]
             restored = await asyncio.gather(*(client.ask("restore") for client in started))
             await asyncio.gather(*(client.ask("close") for client in started))
         stored = None if case.prefilled else await self.cluster.stored_bytes(database)
         await self.cluster.drop(database)
+        latencies = [latency for one in passes for latency in one.latencies]
         return Result(
             round=round_,
             store=store,
             case=str(case),
-            saves=len(last.latencies),
-            seconds=last.seconds,
-            save_p50=median(last.latencies),
-            save_p99=quantiles(last.latencies, n=100)[98],
-            payload_bytes=last.payload_bytes,
-            wal_bytes=last.wal_bytes,
+            saves=len(latencies),
+            seconds=sum(one.seconds for one in passes),
+            save_p50=median(latencies),
+            save_p99=quantiles(latencies, n=100)[98],
+            payload_bytes=payload_bytes,
+            wal_bytes=sum(one.wal_bytes for one in passes),
             wal_after_checkpoint=first.wal_bytes if case.prefilled else None,
             stored_bytes=stored,
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
+            p50_growth=median(passes[-1].latencies) / median(passes[0].latencies) if case.work == LONG else None,
+            wal_growth=passes[-1].wal_bytes / passes[0].wal_bytes if case.work == LONG else None,
         )
 
     @asynccontextmanager
@@ -96,21 +101,27 @@ class Laboratory:
             async with clients(store, count) as started:
                 yield await _open(started, dsn, "")
 
-    async def _save(self, started: Sequence[Client], case: Case, work: dict[str, Any], suffix: str) -> Pass:
-        """Let all clients save at the same time, each its part."""
-        count = len(started)
+    async def _take(self, started: Sequence[Client], work: dict[str, Any], suffix: str) -> int:
+        """Let each client read its share of the conversations; returns the bytes of all."""
+        parts = len(started)
         taken = await asyncio.gather(
             *(
-                client.ask("take", work=work, suffix=suffix, part=part, parts=count)
+                client.ask("take", work=work, suffix=suffix, part=part, parts=parts)
                 for part, client in enumerate(started)
             )
         )
+        return sum(one["payload_bytes"] for one in taken)
+
+    async def _save(self, started: Sequence[Client], case: Case, begin: int = 0, end: int | None = None) -> Pass:
+        """Let all clients save at the same time."""
+        in_flight = case.in_flight // len(started)
         before = await self.cluster.wal_position()
-        saved = await asyncio.gather(*(client.ask("save", in_flight=case.in_flight // count) for client in started))
+        saved = await asyncio.gather(
+            *(client.ask("save", in_flight=in_flight, begin=begin, end=end) for client in started)
+        )
         return Pass(
             seconds=max(one["ended"] for one in saved) - min(one["began"] for one in saved),
             latencies=[latency for one in saved for latency in one["latencies"]],
-            payload_bytes=sum(one["payload_bytes"] for one in taken),
             wal_bytes=await self.cluster.wal_position() - before,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import Case, work_of
+from benchmarks.cases import LONG, Case, work_of
 from benchmarks.database import Cluster
 from benchmarks.measurement import Laboratory
 from benchmarks.processes import ProcessFailed
@@ -36,7 +36,9 @@ class Plan:
 
     def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
         """Return who takes part in a case."""
-        return [store for store in ready if not case.prefilled or store in self.prefill_stores]
+        left_out = stores.WHOLE_STATE if case.work == LONG else frozenset[str]()
+        chosen = self.prefill_stores if case.prefilled else ready
+        return [store for store in ready if store in chosen and store not in left_out]
 
 
 async def carry_out(plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None]) -> Run:

@@ -49,9 +49,9 @@ class Worker:
         self._conversations = [one.renamed(suffix) for one in taken]
         return {"payload_bytes": sum(one.size for one in self._conversations)}
 
-    async def save(self, in_flight: int) -> Answer:
-        """Save the conversations."""
-        return asdict(await load.save(self._store, self._conversations, in_flight))
+    async def save(self, in_flight: int, begin: int = 0, end: int | None = None) -> Answer:
+        """Save the conversations, or a part of each."""
+        return asdict(await load.save(self._store, self._conversations, in_flight, slice(begin, end)))
 
     async def restore(self) -> Answer:
         """Restore and compare them."""
@@ -67,7 +67,7 @@ def conversations(work: Answer) -> list[corpus.Conversation]:
     """Return what a work is about: a file's conversations, or made ones."""
     if "file" in work:
         return corpus.load(Path(work["file"]), work["limit"])
-    return corpus.synthetic(work["messages"], work["message_bytes"], work["seed"])
+    return corpus.synthetic(**work)
 
 
 async def _serve(commands: TextIO, answers: TextIO) -> None:

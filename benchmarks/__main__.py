@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except asyncio.CancelledError:
         print("benchmarks: stopped", file=sys.stderr)
         return 130
-    except ValueError as wrong:
+    except (ValueError, FileNotFoundError) as wrong:
         print(f"benchmarks: {wrong}", file=sys.stderr)
         return 2
     except ProcessFailed as failed:

@@ -60,10 +60,7 @@ class Laboratory:
         template = self.prefilled[stores.tables_of(store)] if case.prefilled else self.templates[store]
         database = await self.cluster.create("run", template)
         async with self._opened(store, database, case.processes) as started:
-            if case.prefilled:
-                await self._take(started, work, ".first")
-                await self.cluster.checkpoint()
-                first = await self._save(started, case)
+            first = await self._first_pass(started, case, work) if case.prefilled else None
             payload_bytes = await self._take(started, work, ".last")
             parts = LONG_PARTS if case.work == LONG else ((0, None),)
             passes = [await self._save(started, case, *part) for part in parts]
@@ -71,24 +68,23 @@ class Laboratory:
             await asyncio.gather(*(client.ask("close") for client in started))
         stored = None if case.prefilled else await self.cluster.stored_bytes(database)
         await self.cluster.drop(database)
-        latencies = [latency for one in passes for latency in one.latencies]
         return Result(
             round=round_,
             store=store,
             case=str(case),
-            saves=len(latencies),
-            seconds=sum(one.seconds for one in passes),
-            save_p50=median(latencies),
-            save_p99=quantiles(latencies, n=100)[98],
+            **_saved(passes),
             payload_bytes=payload_bytes,
-            wal_bytes=sum(one.wal_bytes for one in passes),
-            wal_after_checkpoint=first.wal_bytes if case.prefilled else None,
+            wal_after_checkpoint=first.wal_bytes if first else None,
             stored_bytes=stored,
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
-            p50_growth=median(passes[-1].latencies) / median(passes[0].latencies) if case.work == LONG else None,
-            wal_growth=passes[-1].wal_bytes / passes[0].wal_bytes if case.work == LONG else None,
         )
+
+    async def _first_pass(self, started: Sequence[Client], case: Case, work: dict[str, Any]) -> Pass:
+        """Save everything once under other names, right after a checkpoint: pages' images are written now."""
+        await self._take(started, work, ".first")
+        await self.cluster.checkpoint()
+        return await self._save(started, case)
 
     @asynccontextmanager
     async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
@@ -130,3 +126,19 @@ async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Cl
     access = {"dsn": dsn, "target": target}
     await asyncio.gather(*(client.ask("open", access=access) for client in started))
     return started
+
+
+def _saved(passes: Sequence[Pass]) -> dict[str, Any]:
+    """Return the fields of a Result that tell how saving went."""
+    latencies = [latency for one in passes for latency in one.latencies]
+    found = {
+        "saves": len(latencies),
+        "seconds": sum(one.seconds for one in passes),
+        "save_p50": median(latencies),
+        "save_p99": quantiles(latencies, n=100)[98],
+        "wal_bytes": sum(one.wal_bytes for one in passes),
+    }
+    if len(passes) > 1:
+        found["p50_growth"] = median(passes[-1].latencies) / median(passes[0].latencies)
+        found["wal_growth"] = passes[-1].wal_bytes / passes[0].wal_bytes
+    return found

@@ -3,14 +3,16 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cases, plan, report, stores
 from benchmarks.database import cluster
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, ProcessFailed
 from benchmarks.results import Run
 
 RESULTS = Path(".build/benchmarks/results.json")
@@ -20,14 +22,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        run = Run.read(arguments.report) if arguments.report else asyncio.run(_run(arguments))
-    except ValueError as wrong:
+        run = Run.read(arguments.report) if arguments.report else asyncio.run(_interruptible(_run(arguments)))
+    except asyncio.CancelledError:
+        print("benchmarks: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError) as wrong:
         print(f"benchmarks: {wrong}", file=sys.stderr)
         return 2
+    except ProcessFailed as failed:
+        print(f"benchmarks: {failed}", file=sys.stderr)
+        return 1
     print("\n" + report.text(run))
     if arguments.publish:
         _publish(run)
     return 0
+
+
+async def _interruptible(run: Coroutine[Any, Any, Run]) -> Run:
+    """Let SIGTERM and ctrl-C end a run the same way: everything that it started is stopped first."""
+    task = asyncio.ensure_future(run)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 async def _run(arguments: argparse.Namespace) -> Run:
@@ -58,7 +74,7 @@ def _cases(arguments: argparse.Namespace) -> list[cases.Case]:
     found = cases.parse(cases.DEFAULT)
     if arguments.corpus is None:
         print("no recorded conversations: SESSION_CORPUS is not set, see docs/benchmarks.md", flush=True)
-        found = [case for case in found if case.work == cases.SYNTHETIC]
+        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG)]
     return found
 
 

@@ -9,11 +9,19 @@ CORPUS_FILES = {"coding": "swe_bench_runs.jsonl.gz", "airline": "airline_convers
 """In the folder of SESSION_CORPUS; benchmarks.convert writes them."""
 SYNTHETIC = "synthetic"
 SYNTHETIC_BYTES = 1024
+SYNTHETIC_SESSION = 50
+"""Messages of a session: few, so that stores which rewrite the whole state are not judged by its growth."""
+LONG = "long"
+"""One session, to see whether its last saves cost what the first cost."""
+LONG_SESSION = 5000
+LONG_PARTS = ((0, 500), (500, 4500), (4500, 5000))
 DEFAULT = (
     "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
-    "synthetic:1,synthetic:16,synthetic:64,synthetic:256,coding:16:prefilled,airline:16:prefilled"
+    "synthetic:1,synthetic:16,synthetic:64,synthetic:256,long:1,coding:16:prefilled,airline:16:prefilled"
 )
-SYNTAX = "WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic or a file; p: as many client processes"
+SYNTAX = (
+    "WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic, long or a file; p: as many client processes"
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class Case:
     """One measurement's circumstances."""
 
     work: str
-    """A key of CORPUS_FILES, SYNTHETIC, or the path of a file."""
+    """A key of CORPUS_FILES, SYNTHETIC, LONG, or the path of a file."""
     in_flight: int
     """Sessions saved at the same time."""
     processes: int = 1
@@ -29,9 +37,9 @@ class Case:
     """Into tables that hold many revisions already, and measuring WAL only."""
 
     def __str__(self) -> str:
-        """Return the case as it is written on the command line."""
+        """Return the case as it is written on the command line, a file by its name only."""
         processes = "p" if self.processes > 1 else ""
-        return f"{self.work}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
+        return f"{Path(self.work).name}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
 
 
 def parse(text: str) -> list[Case]:
@@ -52,8 +60,20 @@ def work_of(case: Case, corpus: Path | None, limit: int, synthetic_messages: int
     if case.work == SYNTHETIC:
         # One at a time takes longest: fewer do.
         count = synthetic_messages if case.in_flight > 1 else synthetic_messages // 4
-        return {"messages": count, "message_bytes": SYNTHETIC_BYTES, "seed": case.in_flight}
+        return _synthetic(count, SYNTHETIC_SESSION, seed=case.in_flight)
+    if case.work == LONG:
+        return _synthetic(LONG_SESSION, LONG_SESSION, seed=0)
     return {"file": str(file_of(case.work, corpus)), "limit": limit}
+
+
+def _synthetic(count: int, session_messages: int, seed: int) -> dict[str, Any]:
+    """Return the arguments of corpus.synthetic."""
+    return {
+        "message_count": count,
+        "message_bytes": SYNTHETIC_BYTES,
+        "session_messages": session_messages,
+        "seed": seed,
+    }
 
 
 def file_of(work: str, corpus: Path | None) -> Path:

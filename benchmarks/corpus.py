@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SYNTHETIC_MESSAGES = 50
-"""Messages of a made conversation: few, so that stores which rewrite the whole state are not judged by its growth."""
 WORDS = (
     "the",
     "agent",
@@ -31,9 +29,9 @@ WORDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Message:
-    """One message: as an object, and encoded once for everyone who stores bytes or text."""
+    """One message: as an object, and encoded once for everyone who stores bytes or text. Hashed by identity."""
 
     value: dict[str, Any]
     data: bytes
@@ -83,15 +81,26 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in lines)
 
 
-def synthetic(message_count: int, message_bytes: int, seed: int) -> list[Conversation]:
+def share(conversations: Sequence[Conversation], part: int, parts: int) -> list[Conversation]:
+    """Return one of `parts` shares with about equally many messages each."""
+    shares: list[list[Conversation]] = [[] for _ in range(parts)]
+    lengths = [0] * parts
+    for conversation in sorted(conversations, key=lambda one: len(one.messages), reverse=True):
+        shortest = lengths.index(min(lengths))
+        shares[shortest].append(conversation)
+        lengths[shortest] += len(conversation.messages)
+    return shares[part]
+
+
+def synthetic(message_count: int, message_bytes: int, session_messages: int, seed: int) -> list[Conversation]:
     """Return conversations of `message_count` messages together, each message of the same size.
 
     Words in random order: they compress about as text does, and equal seeds give equal bytes.
     """
     chance = random.Random(seed)  # noqa: S311 - test data, no secret
     found: list[Conversation] = []
-    for start in range(0, message_count, SYNTHETIC_MESSAGES):
-        length = min(SYNTHETIC_MESSAGES, message_count - start)
+    for start in range(0, message_count, session_messages):
+        length = min(session_messages, message_count - start)
         messages = [_made_message(chance, message_bytes) for _ in range(length)]
         found.append(Conversation("synthetic", f"session-{seed}-{start}", messages))
     return found

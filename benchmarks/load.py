@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.corpus import Conversation, encode
 from benchmarks.stores.base import Store
 
+ALL_MESSAGES = slice(None)
 WARM_UP_SESSIONS = 20
 """Enough to have every connection of a pool used once."""
 
@@ -38,7 +39,9 @@ class Restored:
     """That were compared."""
 
 
-async def save(store: Store, conversations: Sequence[Conversation], in_flight: int) -> Saved:
+async def save(
+    store: Store, conversations: Sequence[Conversation], in_flight: int, part: slice = ALL_MESSAGES
+) -> Saved:
     """Save after every message, `in_flight` sessions at once, each one message after another.
 
     More than one at once: the longest first, so that few run alone at the end.
@@ -49,20 +52,20 @@ async def save(store: Store, conversations: Sequence[Conversation], in_flight: i
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(in_flight):
-            tasks.create_task(_save_next(store, waiting, latencies))
+            tasks.create_task(_save_next(store, waiting, part, latencies))
     return Saved(began, time.monotonic(), latencies)
 
 
-async def _save_next(store: Store, waiting: Iterator[Conversation], latencies: list[float]) -> None:
+async def _save_next(store: Store, waiting: Iterator[Conversation], part: slice, latencies: list[float]) -> None:
     for conversation in waiting:
-        for index in range(len(conversation.messages)):
+        for index in range(len(conversation.messages))[part]:
             begin = time.perf_counter()
             await store.save(conversation, index)
             latencies.append(time.perf_counter() - begin)
 
 
 async def warm_up(store: Store, name: str) -> None:
-    """Save a few small sessions: connections, prepared statements and imports are made by then."""
+    """Save a few small sessions under new names: connections, prepared statements and imports are made by then."""
     messages = [encode({"role": "user", "content": f"warm-up {index}"}) for index in range(3)]
     sessions = [Conversation("warm-up", f"{name}-{index}", messages) for index in range(WARM_UP_SESSIONS)]
     await save(store, sessions, WARM_UP_SESSIONS)

@@ -8,7 +8,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import Case
+from benchmarks.cases import LONG, LONG_PARTS, Case
 from benchmarks.database import Cluster
 from benchmarks.processes import Client, clients, server
 from benchmarks.results import Result
@@ -18,11 +18,10 @@ PREFILL_IN_FLIGHT = 64
 
 @dataclass
 class Pass:
-    """One time through the conversations."""
+    """One time through the conversations, or through a part of each."""
 
     seconds: float
     latencies: list[float]
-    payload_bytes: int
     wal_bytes: int
 
 
@@ -33,6 +32,7 @@ class Laboratory:
     cluster: Cluster
     templates: dict[str, str] = field(default_factory=dict)
     prefilled: dict[str, str] = field(default_factory=dict)
+    """By `stores.tables_of`."""
 
     async def prepare(self, store: str) -> dict[str, str]:
         """Make the store's tables, and return its description."""
@@ -45,7 +45,7 @@ class Laboratory:
 
     async def prefill(self, store: str, work: dict[str, Any], revisions: int) -> None:
         """Make a database that holds at least so many saves, through the store itself."""
-        database = await self.cluster.create(f"full_{store}", self.templates[store])
+        database = await self.cluster.create(f"full_{stores.tables_of(store)}", self.templates[store])
         async with self._opened(store, database, 1) as (client,):
             saved = copy = 0
             while saved < revisions:
@@ -53,17 +53,17 @@ class Laboratory:
                 saved += len((await client.ask("save", in_flight=PREFILL_IN_FLIGHT))["latencies"])
                 copy += 1
         await self.cluster.stored_bytes(database)
-        self.prefilled[store] = database
+        self.prefilled[stores.tables_of(store)] = database
 
     async def measure(self, store: str, case: Case, work: dict[str, Any], round_: int) -> Result:
         """Measure one store in one case."""
-        template = (self.prefilled if case.prefilled else self.templates)[store]
+        template = self.prefilled[stores.tables_of(store)] if case.prefilled else self.templates[store]
         database = await self.cluster.create("run", template)
         async with self._opened(store, database, case.processes) as started:
-            if case.prefilled:
-                await self.cluster.checkpoint()
-                first = await self._save(started, case, work, suffix=".first")
-            last = await self._save(started, case, work, suffix=".last")
+            first = await self._first_pass(started, case, work) if case.prefilled else None
+            payload_bytes = await self._take(started, work, ".last")
+            parts = LONG_PARTS if case.work == LONG else ((0, None),)
+            passes = [await self._save(started, case, *part) for part in parts]
             restored = await asyncio.gather(*(client.ask("restore") for client in started))
             await asyncio.gather(*(client.ask("close") for client in started))
         stored = None if case.prefilled else await self.cluster.stored_bytes(database)
@@ -72,17 +72,19 @@ class Laboratory:
             round=round_,
             store=store,
             case=str(case),
-            saves=len(last.latencies),
-            seconds=last.seconds,
-            save_p50=median(last.latencies),
-            save_p99=quantiles(last.latencies, n=100)[98],
-            payload_bytes=last.payload_bytes,
-            wal_bytes=last.wal_bytes,
-            wal_after_checkpoint=first.wal_bytes if case.prefilled else None,
+            **_saved(passes),
+            payload_bytes=payload_bytes,
+            wal_after_checkpoint=first.wal_bytes if first else None,
             stored_bytes=stored,
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
         )
+
+    async def _first_pass(self, started: Sequence[Client], case: Case, work: dict[str, Any]) -> Pass:
+        """Save everything once under other names, right after a checkpoint: pages' images are written now."""
+        await self._take(started, work, ".first")
+        await self.cluster.checkpoint()
+        return await self._save(started, case)
 
     @asynccontextmanager
     async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
@@ -95,28 +97,48 @@ class Laboratory:
             async with clients(store, count) as started:
                 yield await _open(started, dsn, "")
 
-    async def _save(self, started: Sequence[Client], case: Case, work: dict[str, Any], suffix: str) -> Pass:
-        """Let all clients save at the same time, each its part."""
-        count = len(started)
+    async def _take(self, started: Sequence[Client], work: dict[str, Any], suffix: str) -> int:
+        """Let each client read its share of the conversations; returns the bytes of all."""
+        parts = len(started)
         taken = await asyncio.gather(
             *(
-                client.ask("take", work=work, suffix=suffix, part=part, parts=count)
+                client.ask("take", work=work, suffix=suffix, part=part, parts=parts)
                 for part, client in enumerate(started)
             )
         )
+        return sum(one["payload_bytes"] for one in taken)
+
+    async def _save(self, started: Sequence[Client], case: Case, begin: int = 0, end: int | None = None) -> Pass:
+        """Let all clients save at the same time."""
+        in_flight = case.in_flight // len(started)
         before = await self.cluster.wal_position()
-        saved = await asyncio.gather(*(client.ask("save", in_flight=case.in_flight // count) for client in started))
+        saved = await asyncio.gather(
+            *(client.ask("save", in_flight=in_flight, begin=begin, end=end) for client in started)
+        )
         return Pass(
             seconds=max(one["ended"] for one in saved) - min(one["began"] for one in saved),
             latencies=[latency for one in saved for latency in one["latencies"]],
-            payload_bytes=sum(one["payload_bytes"] for one in taken),
             wal_bytes=await self.cluster.wal_position() - before,
         )
 
 
 async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Client]:
     access = {"dsn": dsn, "target": target}
-    await asyncio.gather(
-        *(client.ask("open", access=access, name=f"client-{number}") for number, client in enumerate(started))
-    )
+    await asyncio.gather(*(client.ask("open", access=access) for client in started))
     return started
+
+
+def _saved(passes: Sequence[Pass]) -> dict[str, Any]:
+    """Return the fields of a Result that tell how saving went."""
+    latencies = [latency for one in passes for latency in one.latencies]
+    found = {
+        "saves": len(latencies),
+        "seconds": sum(one.seconds for one in passes),
+        "save_p50": median(latencies),
+        "save_p99": quantiles(latencies, n=100)[98],
+        "wal_bytes": sum(one.wal_bytes for one in passes),
+    }
+    if len(passes) > 1:
+        found["p50_growth"] = median(passes[-1].latencies) / median(passes[0].latencies)
+        found["wal_growth"] = passes[-1].wal_bytes / passes[0].wal_bytes
+    return found

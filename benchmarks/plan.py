@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import Case, work_of
+from benchmarks.cases import LONG, Case, work_of
 from benchmarks.database import Cluster
 from benchmarks.measurement import Laboratory
 from benchmarks.processes import ProcessFailed
@@ -36,13 +36,16 @@ class Plan:
 
     def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
         """Return who takes part in a case."""
-        return [store for store in ready if not case.prefilled or store in self.prefill_stores]
+        left_out = stores.WHOLE_STATE if case.work == LONG else frozenset[str]()
+        chosen = self.prefill_stores if case.prefilled else ready
+        return [store for store in ready if store in chosen and store not in left_out]
 
 
 async def carry_out(plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None]) -> Run:
     """Measure everything; what is measured so far is in `results` after each measurement."""
     works = {case: plan.work(case) for case in plan.cases}
-    options = asdict(plan) | {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}
+    names = {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}  # paths are nobody's business
+    options = asdict(plan) | names
     run = Run(machine=machine(), postgres=await cluster.settings(), options=options)
     laboratory = Laboratory(cluster)
     ready = await _prepare(plan, laboratory, run, tell)
@@ -78,7 +81,8 @@ async def _prefill(plan: Plan, laboratory: Laboratory, ready: Sequence[str], tel
     cases = [case for case in plan.cases if case.prefilled]
     if not cases:
         return
-    for store in plan.stores_of(cases[0], ready):
+    first = {stores.tables_of(store): store for store in reversed(plan.stores_of(cases[0], ready))}
+    for store in reversed(first.values()):
         begin = time.monotonic()
         await laboratory.prefill(store, plan.work(cases[-1]), plan.prefill)
         tell(f"{store}: {plan.prefill} saves before the run, {time.monotonic() - begin:.0f} s")

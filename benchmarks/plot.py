@@ -61,7 +61,6 @@ def _figure(run: Run, cases: Sequence[str], theme: Theme) -> Figure:
         _bars(row[0], run, case, shown, theme, "saves per second", rate)
         _bars(row[1], run, case, shown, theme, "WAL bytes per byte of conversation", _wal)
         row[0].set_title(CASES[case], loc="left", color=theme.text, fontsize=11)
-        row[1].set_xscale("log")
         row[1].set_yticklabels([])
     return figure
 

@@ -49,6 +49,7 @@ class Process:
                 cwd=ROOT,
                 env=environment(),
                 limit=_LINE_LIMIT,
+                start_new_session=True,  # a ctrl-C is for this program, which stops its children in order
             )
         )
 

@@ -6,9 +6,11 @@ from statistics import median
 from benchmarks.results import Result, Run
 
 REFERENCE = "floor"
+NONE = "–"
 Figure = Callable[[Result], float | None]
 COLUMNS = (
     "store", "saves/s", "× floor", "p50 ms", "p99 ms", "WAL × payload", "stored × payload", "restore p50 ms",
+    "p50 last/first", "WAL last/first",
 )  # fmt: skip
 
 
@@ -46,24 +48,33 @@ def cases_of(run: Run) -> list[str]:
     return list(dict.fromkeys(result.case for result in run.results))
 
 
-def rows(run: Run, case: str) -> list[tuple[str, ...]]:
-    """Return a case's table: a row per store, cells as in COLUMNS."""
+def table(run: Run, case: str) -> list[tuple[str, ...]]:
+    """Return a case's table: the columns' names, then a row per store; without columns that have no figure."""
+    full = [COLUMNS, *_rows(run, case)]
+    used = [index for index in range(len(COLUMNS)) if any(row[index] != NONE for row in full[1:])]
+    return [tuple(row[index] for index in used) for row in full]
+
+
+def _rows(run: Run, case: str) -> list[tuple[str, ...]]:
     reference = of(run, case, REFERENCE)
     measured = {store: results for store in run.stores if (results := of(run, case, store))}
     return [(store, *_cells(results, reference)) for store, results in measured.items()]
 
 
 def _cells(results: Sequence[Result], reference: Sequence[Result]) -> tuple[str, ...]:
+    def spread(form: str, figure: Figure) -> str:
+        return _spread(values(results, figure), form)
+
     return (
-        _spread(values(results, rate), "{:.0f}"),
+        spread("{:.0f}", rate),
         _spread(ratios(results, reference), "{:.2f}"),
-        _spread(values(results, lambda result: 1000 * result.save_p50), "{:.2f}"),
-        _spread(values(results, lambda result: 1000 * result.save_p99), "{:.1f}"),
+        spread("{:.2f}", lambda result: 1000 * result.save_p50),
+        spread("{:.1f}", lambda result: 1000 * result.save_p99),
         _wal(results),
-        _spread(values(results, lambda result: _part(result.stored_bytes, result)), "{:.2f}"),
-        _spread(
-            values(results, lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50), "{:.2f}"
-        ),
+        spread("{:.2f}", lambda result: _part(result.stored_bytes, result)),
+        spread("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
+        spread("{:.2f}", lambda result: result.p50_growth),
+        spread("{:.2f}", lambda result: result.wal_growth),
     )
 
 
@@ -80,7 +91,7 @@ def _part(size: int | None, result: Result) -> float | None:
 def _spread(found: Sequence[float], form: str) -> str:
     """Return the median, and from where to where the values go."""
     if not found:
-        return "–"
+        return NONE
     middle = form.format(median(found))
     if len(found) == 1:
         return middle
@@ -91,11 +102,9 @@ def text(run: Run) -> str:
     """Return the tables for a terminal."""
     parts = [_facts(run, "{}: {}")]
     for case in cases_of(run):
-        table = [COLUMNS, *rows(run, case)]
-        widths = [max(len(row[column]) for row in table) for column in range(len(COLUMNS))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
+        found = table(run, case)
+        widths = [max(map(len, column)) for column in zip(*found, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in found]
         parts.append("\n".join([_heading(run, case), *lines]))
     return "\n\n".join(parts)
 
@@ -115,9 +124,9 @@ def document(run: Run) -> str:
         ),
     ]
     for case in cases_of(run):
-        head = "| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS)
-        body = "\n".join("| " + " | ".join(row) + " |" for row in rows(run, case))
-        parts += [f"## {_heading(run, case)}", f"{head}\n{body}"]
+        head, *body = ["| " + " | ".join(row) + " |" for row in table(run, case)]
+        rule = "|" + " --- |" * (head.count("|") - 1)
+        parts += [f"## {_heading(run, case)}", "\n".join([head, rule, *body])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,5 +142,7 @@ def _facts(run: Run, form: str) -> str:
         "rounds": f"{run.options['rounds']}; the median of them, and (least–most)",
         "× floor": "saves/s by the floor's of the same round",
     }
+    if limit := run.options["limit"]:
+        facts["not everything"] = f"only the first {limit} conversations of each file"
     facts |= {f"not measured: {store}": why for store, why in run.skipped.items()}
     return "\n".join(form.format(name, value) for name, value in facts.items())

@@ -30,6 +30,10 @@ class Result:
     restore_p50: float | None = None
     """Per session, one after another; everything restored was equal to what was saved."""
     messages_compared: int
+    p50_growth: float | None = None
+    """Of one long session only: the median save among the last 500 by that among the first 500."""
+    wal_growth: float | None = None
+    """The same of the WAL that they wrote."""
 
 
 @dataclass
@@ -64,7 +68,7 @@ def machine() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
     }
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,21 +36,22 @@ class Worker:
         await self._store.prepare(dsn)
         return {}
 
-    async def open(self, access: Answer, name: str) -> Answer:
-        """Connect and warm up; `name` tells this process from others."""
+    async def open(self, access: Answer) -> Answer:
+        """Connect and warm up."""
         await self._store.open(Access(**access))
-        await load.warm_up(self._store, name)
+        await load.warm_up(self._store, uuid.uuid4().hex)
         return {}
 
     async def take(self, work: Answer, suffix: str, part: int, parts: int) -> Answer:
         """Read or make the conversations, under names with a suffix; of several processes each takes a part."""
         made = conversations(work)
-        self._conversations = [one.renamed(suffix) for one in made[part::parts]]
+        taken = corpus.share(made, part, parts) if parts > 1 else made
+        self._conversations = [one.renamed(suffix) for one in taken]
         return {"payload_bytes": sum(one.size for one in self._conversations)}
 
-    async def save(self, in_flight: int) -> Answer:
-        """Save the conversations."""
-        return asdict(await load.save(self._store, self._conversations, in_flight))
+    async def save(self, in_flight: int, begin: int = 0, end: int | None = None) -> Answer:
+        """Save the conversations, or a part of each."""
+        return asdict(await load.save(self._store, self._conversations, in_flight, slice(begin, end)))
 
     async def restore(self) -> Answer:
         """Restore and compare them."""
@@ -65,7 +67,7 @@ def conversations(work: Answer) -> list[corpus.Conversation]:
     """Return what a work is about: a file's conversations, or made ones."""
     if "file" in work:
         return corpus.load(Path(work["file"]), work["limit"])
-    return corpus.synthetic(work["messages"], work["message_bytes"], work["seed"])
+    return corpus.synthetic(**work)
 
 
 async def _serve(commands: TextIO, answers: TextIO) -> None:

@@ -1,8 +1,15 @@
 """Fixtures that every test may use; each kind has a module of its own."""
 
+import signal
+
+# A shell that starts the run in the background has it ignore ctrl-C, and what it starts inherits that;
+# tests send ctrl-C to themselves and to others.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # In the order of their imports: pytest rewrites the asserts of a module only before it is imported.
 pytest_plugins = [
     "tests.fixtures.cleanliness",
+    "tests.fixtures.figures",
     "tests.fixtures.postgres",
     "tests.fixtures.servers",
     "tests.fixtures.tools",

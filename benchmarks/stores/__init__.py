@@ -18,7 +18,13 @@ STORES = {
 """Module and class by name. Imported when used: the peers' packages are only in the benchmarks' environment."""
 
 OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours")
-PEERS = tuple(name for name in STORES if name not in OURS | {"floor", "overwrite"})
+WHOLE_STATE = frozenset({"overwrite", "langgraph", "ours-snapshot"})
+"""Each save carries everything: a session of 5,000 messages would take gigabytes."""
+
+
+def tables_of(name: str) -> str:
+    """Return what tables a store uses: ours are the same, however they are reached."""
+    return "ours" if name in OURS else name
 
 
 def make(name: str) -> Store:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agent_sessions import SessionClient, State
 from agent_sessions.v1 import session_pb2 as pb
@@ -19,7 +20,7 @@ class OurSnapshotStore:
     """The whole state at every save; the server stores what is new of it."""
 
     def __init__(self) -> None:
-        self._encoded: dict[int, pb.Message] = {}
+        self._encoded: WeakKeyDictionary[Message, pb.Message] = WeakKeyDictionary()
 
     def describe(self) -> Description:
         """Tell what this is."""
@@ -51,10 +52,10 @@ class OurSnapshotStore:
 
     def _message(self, message: Message) -> pb.Message:
         """Return the message as protobuf, made once."""
-        made = self._encoded.get(id(message))
+        made = self._encoded.get(message)
         if made is None:
             payload = pb.Payload(content_type="application/json", data=message.data)
-            made = self._encoded[id(message)] = pb.Message(payload=payload)
+            made = self._encoded[message] = pb.Message(payload=payload)
         return made
 
     async def restore(self, conversation: Conversation) -> Sequence[Any]:

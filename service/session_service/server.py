@@ -116,6 +116,7 @@ class Server:
                 observation.CallMetrics(self._metrics).layer,
                 self._in_flight.layer,
                 layers.errors,
+                self._in_flight.admission,
                 layers.authentication,
             ),
             limit,
@@ -145,21 +146,21 @@ class Server:
             raise StartupError(f"--listen: cannot listen on {address}: in use, or not ours") from None
 
     async def _drain(self, server: grpc.aio.Server) -> None:
-        """Take no new calls, and let those in flight finish: until drain_timeout, or a second signal.
+        """Refuse new calls, and let those in flight finish: until drain_timeout, or a second signal.
 
-        Streams of the infrastructure (health Watch) never end by themselves; nobody waits for them.
+        gRPC's own stop would cut calls that come over an open connection without saying why, so it
+        comes last. Streams of the infrastructure (health Watch) never end by themselves; nobody waits for them.
         """
+        self._in_flight.refuse()
         _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
         await self._readiness.drain()
         self._servicer.drain()
-        closing = asyncio.create_task(server.stop(self._settings.drain_timeout))
         idle = asyncio.create_task(self._in_flight.wait_until_idle())
         hurried = asyncio.create_task(self._hurried.wait())
-        await asyncio.wait({closing, idle, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        await server.stop(None if hurried.done() else _LAST_ANSWERS)
+        await asyncio.wait({idle, hurried}, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in (idle, hurried):
             task.cancel()
-        await closing
+        await server.stop(_LAST_ANSWERS if idle.done() and not self._hurried.is_set() else None)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.fixtures.coverage import python_arguments
 from tests.fixtures.servers import clean_environment
 
 
 class Sessionctl:
     """Runs `sessionctl` against one server."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, measured: bool = True) -> None:
         self.address = address
+        self._python = [sys.executable, "-W", "error", *python_arguments("agent_sessions.cli.main", measured=measured)]
 
     def environment(self) -> dict[str, str]:
         return clean_environment() | {"SESSIONCTL_TARGET": self.address, "COLUMNS": "80"}
@@ -32,7 +34,7 @@ class Sessionctl:
         )
 
     def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "agent_sessions.cli.main", *map(str, arguments)]
+        return [*self._python, *map(str, arguments)]
 
     def lines(self, *arguments: str | Path, stdin: str | None = None) -> list[dict[str, Any]]:
         """Return the JSON documents that a successful command prints."""

@@ -5,6 +5,7 @@ from typing import Any
 from agent_sessions.v1 import session_service_pb2 as pb
 from grpc import StatusCode
 
+from tests.fixtures.figures import Tell
 from tests.fixtures.lister import Lister
 from tests.fixtures.refusals import refusal
 from tests.fixtures.shared_server import Database, Wire
@@ -58,7 +59,9 @@ class ReadCounters:
         return int(row["rows"]), int(row["buffers"])
 
 
-def test_what_a_save_reads_does_not_grow_with_the_history(lister: Lister, shared_database: Database) -> None:
+def test_what_a_save_reads_does_not_grow_with_the_history(
+    lister: Lister, shared_database: Database, tell: Tell
+) -> None:
     counters = ReadCounters(shared_database)
     saves = 20
 
@@ -77,8 +80,10 @@ def test_what_a_save_reads_does_not_grow_with_the_history(lister: Lister, shared
     for count in range(75, 2000, 25):
         lister.save("s", count)
     old_rows, old_buffers = cost_at(2000)
-    print(f"read by a save: at 50 messages {young_rows} rows, {young_buffers} buffers;", end=" ")
-    print(f"at 2000 messages {old_rows} rows, {old_buffers} buffers")
+    tell(
+        f"read by a save: at 50 messages {young_rows} rows, {young_buffers} buffers;"
+        f" at 2000 messages {old_rows} rows, {old_buffers} buffers"
+    )
     assert young_rows > 0
     assert young_buffers > 0
     assert old_rows <= young_rows + 0.5

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from tests.e2e.sessionctl_process import Sessionctl
-from tests.fixtures.servers import ServerFactory
+from tests.fixtures.figures import Tell
+from tests.fixtures.servers import ServerFactory, ServerProcess
+from tests.fixtures.shared_server import Database
 
 TABLE_BYTES = """
 SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
@@ -39,8 +41,13 @@ WriteCorpus = Callable[..., Path]
 
 
 @pytest.fixture
-def ctl(server: ServerFactory, database_url: str) -> Sessionctl:
-    return Sessionctl(server(database_url=database_url).address)
+def shared_url(emptied_database: Database) -> str:
+    return emptied_database.dsn
+
+
+@pytest.fixture
+def ctl(shared_server: ServerProcess, shared_url: str) -> Sessionctl:
+    return Sessionctl(shared_server.address)
 
 
 @pytest.fixture
@@ -108,12 +115,12 @@ def cpu_seconds(pid: int) -> float:
 
 @pytest.mark.timeout(300)
 async def test_all_recorded_conversations(
-    server: ServerFactory, database_url: str, session_corpus: Path, capsys: pytest.CaptureFixture[str]
+    unmeasured_server: ServerFactory, database_url: str, session_corpus: Path, tell: Tell
 ) -> None:
     lines = recorded(session_corpus)
     messages = sum(len(line["messages"]) for line in lines)
-    process = server(database_url=database_url)
-    ctl = Sessionctl(process.address)
+    process = unmeasured_server(database_url=database_url)
+    ctl = Sessionctl(process.address, measured=False)
     before = os.times()
     done = ctl("replay", session_corpus, "--output", "json", "--timeout", "60", timeout=280)
     after = os.times()
@@ -127,17 +134,16 @@ async def test_all_recorded_conversations(
     assert await fetch_value(database_url, "SELECT count(*) FROM session_events WHERE type = 2") == len(lines)
     tables, payloads = await bytes_stored(database_url)
     client_cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    with capsys.disabled():
-        print(
-            f"\nreplay: {summary['seconds']:.1f} s, {len(lines)} conversations, {messages:,} messages,"
-            f" {summary['bytes_in']:,} bytes in, {summary['bytes_sent']:,} bytes sent,"
-            f" {tables:,} bytes stored in tables and indexes, {payloads:,} of them payload,"
-            f" {summary['saves']:,} revisions, {summary['saves_per_second']} saves/s;"
-            f" CPU: sessionctl {client_cpu:.1f} s, server {cpu_seconds(process.pid):.1f} s"
-        )
+    tell(
+        f"replay: {summary['seconds']:.1f} s, {len(lines)} conversations, {messages:,} messages,"
+        f" {summary['bytes_in']:,} bytes in, {summary['bytes_sent']:,} bytes sent,"
+        f" {tables:,} bytes stored in tables and indexes, {payloads:,} of them payload,"
+        f" {summary['saves']:,} revisions, {summary['saves_per_second']} saves/s;"
+        f" CPU: sessionctl {client_cpu:.1f} s, server {cpu_seconds(process.pid):.1f} s"
+    )
 
 
-async def test_a_small_corpus(ctl: Sessionctl, write_corpus: WriteCorpus, database_url: str) -> None:
+async def test_a_small_corpus(ctl: Sessionctl, write_corpus: WriteCorpus, shared_url: str) -> None:
     lines = [conversation(f"s{number}", number) for number in range(1, 6)]
     path = write_corpus(*lines[:3], name="one")
     write_corpus("", *lines[3:], name="two")
@@ -146,7 +152,7 @@ async def test_a_small_corpus(ctl: Sessionctl, write_corpus: WriteCorpus, databa
     assert summary["bytes_in"] == sum(map(encoded_size, lines))
     assert summary["bytes_sent"] > summary["bytes_in"]
     assert (summary["mismatch_count"], summary["mismatches"]) == (0, [])
-    assert await fetch_value(database_url, "SELECT count(*) FROM revisions") == 15
+    assert await fetch_value(shared_url, "SELECT count(*) FROM revisions") == 15
     (restored,) = [line["head_revision"] for line in ctl.lines("list", "a", "--name-prefix", "s5")]
     assert restored == "5"
 
@@ -167,8 +173,9 @@ def test_a_replay_never_mixes_with_what_is_there(ctl: Sessionctl, write_corpus: 
     assert "exists already" in ctl.failure("replay", path)[1]
 
 
-async def test_a_damaged_row_fails_it(ctl: Sessionctl, write_corpus: WriteCorpus, database_url: str) -> None:
+async def test_a_damaged_row_fails_it(server: ServerFactory, write_corpus: WriteCorpus, database_url: str) -> None:
     await execute(database_url, DAMAGE)
+    ctl = Sessionctl(server(database_url=database_url).address)
     path = write_corpus(conversation("short", 2), conversation("long", 4))
     done = ctl("replay", path, "--output", "json")
     assert done.returncode == 5

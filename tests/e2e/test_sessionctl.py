@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from tests.e2e.sessionctl_process import Sessionctl
-from tests.fixtures.servers import ServerFactory
+from tests.fixtures.servers import ServerProcess
+from tests.fixtures.shared_server import Database
 
 TEXT = "hello \x00 \x1b[31m \x9b31m \U0001f600"
 """With escape sequences of both kinds."""
@@ -36,8 +36,8 @@ STATE = {
 
 
 @pytest.fixture
-def ctl(server: ServerFactory, database_url: str) -> Sessionctl:
-    return Sessionctl(server(database_url=database_url).address)
+def ctl(shared_server: ServerProcess, emptied_database: Database) -> Sessionctl:
+    return Sessionctl(shared_server.address)
 
 
 @pytest.fixture
@@ -190,10 +190,8 @@ def test_refusals_are_one_line_with_reason(saved: Sessionctl) -> None:
     assert (code, line.startswith("sessionctl: REVISION_NOT_FOUND: ")) == (3, True)
 
 
-async def test_damaged_data_is_told(saved: Sessionctl, database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE revisions SET state = set_byte(state, 0, get_byte(state, 0) # 1)")
-    await connection.close()
+def test_damaged_data_is_told(saved: Sessionctl, shared_database: Database) -> None:
+    shared_database.fetch("UPDATE revisions SET state = set_byte(state, 0, get_byte(state, 0) # 1)")
     code, line = saved.failure("restore", "a", "s")
     assert (code, line.startswith("sessionctl: CORRUPT_DATA: ")) == (5, True)
 

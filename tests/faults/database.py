@@ -22,10 +22,11 @@ SAVING = """
     WHERE datname = current_database() AND pid <> pg_backend_pid()
         AND state = 'active' AND query LIKE '%save_sessions_v1(%'
 """
-TERMINATE_SERVERS = """
-    SELECT pid, pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+SERVERS = """
+    SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'session-service'
 """
+TERMINATE_SERVERS = f"SELECT pid, pg_terminate_backend(pid, 10000) FROM ({SERVERS}) AS servers"  # noqa: S608 - the statement above
 
 
 @asynccontextmanager
@@ -77,10 +78,10 @@ class HeldLock:
 
 
 @asynccontextmanager
-async def lock_held(url: str, session_name: str) -> AsyncIterator[HeldLock]:
+async def lock_held(url: str, session_name: str, agent_id: str = AGENT) -> AsyncIterator[HeldLock]:
     """Hold a session's lock until the block ends or `release` is called."""
     async with connected(url) as connection:
-        key = lock_of(session_name)
+        key = lock_of(session_name, agent_id)
         await connection.execute("SELECT pg_advisory_lock($1)", key)
         yield HeldLock(connection, key)
 

@@ -7,13 +7,18 @@ from tests.faults.database import until
 from tests.fixtures.servers import ServerProcess
 
 
-async def until_started(server: ServerProcess, method: str, calls: int) -> None:
+async def until_started(server: ServerProcess, method: str, calls: float) -> None:
     """Wait until so many calls of a method have reached the server since its start."""
-    await until(lambda: _has_started(server, method, calls))
+
+    async def reached() -> bool:
+        return await started(server, method) >= calls
+
+    await until(reached)
 
 
-async def _has_started(server: ServerProcess, method: str, calls: int) -> bool:
-    return await asyncio.to_thread(_started, server, method) >= calls
+async def started(server: ServerProcess, method: str) -> float:
+    """Return how many calls of a method have reached the server since its start."""
+    return await asyncio.to_thread(_started, server, method)
 
 
 def _started(server: ServerProcess, method: str) -> float:

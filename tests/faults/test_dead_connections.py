@@ -11,7 +11,7 @@ import pytest
 from agent_sessions import NO_RETRY, DatabaseUnavailable, DeadlineExceeded, Serialization, SessionClient
 
 from tests.faults.conversations import AGENT, texts_of
-from tests.faults.database import TERMINATE_SERVERS, query, revisions_locked, until_a_save_is_stuck
+from tests.faults.database import SERVERS, TERMINATE_SERVERS, query, revisions_locked, until, until_a_save_is_stuck
 from tests.faults.metrics import until_started
 from tests.faults.proxy import Proxy
 from tests.fixtures.conversations import conversation
@@ -48,17 +48,23 @@ async def cut_all(database_url: str, at_least: int) -> None:
     assert len(await query(database_url, TERMINATE_SERVERS)) >= at_least
 
 
-async def fill_pool(client: SessionClient) -> None:
-    """Make the server open all connections of its pool."""
-    await asyncio.gather(*(client.list_sessions(AGENT).page() for _ in range(CROWD)))
-    await asyncio.gather(*(client.save("other", f"s{n}", HELLO) for n in range(CROWD)))
+async def fill_pool(client: SessionClient, database_url: str, connections: int) -> None:
+    """Make the server open so many connections: all of its pool, and the one that saves take."""
+
+    async def crowd() -> bool:
+        await asyncio.gather(*(client.list_sessions(AGENT).page() for _ in range(CROWD)))
+        await asyncio.gather(*(client.save("other", f"s{n}", HELLO) for n in range(CROWD)))
+        return len(await query(database_url, SERVERS)) >= connections
+
+    # A call that comes when another has just finished takes that one's connection.
+    await until(crowd)
 
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["noticed", "not yet noticed"])
 async def test_a_call_after_a_cut_shows_nothing(server: ServerFactory, database_url: str, asleep: bool) -> None:
     process = server(f"--pool-size={POOL_SIZE}", database_url=database_url)
     async with SessionClient(process.address, retry=NO_RETRY) as client:
-        await fill_pool(client)
+        await fill_pool(client, database_url, POOL_SIZE + 1)
         for name, call in CALLS.items():
             await client.save("other", "s0", HELLO)
             if not asleep:
@@ -79,7 +85,7 @@ async def test_a_crowd_after_a_cut_shows_nothing(server: ServerFactory, database
     process = server(f"--pool-size={POOL_SIZE}", database_url=database_url)
     async with SessionClient(process.address, retry=NO_RETRY) as client:
         for number in range(1, 4):
-            await fill_pool(client)
+            await fill_pool(client, database_url, POOL_SIZE + 1)
             await cut_all(database_url, at_least=POOL_SIZE + 1)
             saves = [client.save(AGENT, f"s{n}", conversation(str(number))) for n in range(CROWD)]
             saved = await asyncio.gather(*saves)
@@ -99,12 +105,11 @@ async def proxy(data_dir: Path, database_url: str) -> AsyncIterator[Proxy]:
     await opened.close()
 
 
-async def test_no_call_hangs_on_a_silent_database(server: ServerFactory, proxy: Proxy) -> None:
-    process = await asyncio.to_thread(
-        server, f"--statement-timeout={STATEMENT_TIMEOUT}", database_url=proxy.database_url
-    )
+async def test_no_call_hangs_on_a_silent_database(server: ServerFactory, proxy: Proxy, database_url: str) -> None:
+    flags = ("--pool-size=10", f"--statement-timeout={STATEMENT_TIMEOUT}")
+    process = await asyncio.to_thread(server, *flags, database_url=proxy.database_url)
     async with SessionClient(process.address, retry=NO_RETRY, timeout=math.inf) as client:
-        await fill_pool(client)
+        await fill_pool(client, database_url, 10 + 1)
         await client.save(AGENT, "saved", HELLO)
         proxy.fall_silent()
         calls = [call(client) for call in CALLS.values()]

@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 from uuid import UUID
 
 import pytest
@@ -12,21 +13,30 @@ from session_service.sessions.placement import naming_lock_key
 
 from tests.faults.conversations import AGENT, texts_of
 from tests.faults.database import HeldLock, connected, lock_of, query, until
-from tests.faults.metrics import until_started
+from tests.faults.metrics import started, until_started
 from tests.fixtures.conversations import conversation
 from tests.fixtures.servers import ServerFactory, ServerProcess
+from tests.fixtures.shared_server import Database
 
 FIRST, OTHER = conversation("first"), conversation("other")
 EVENTS = "SELECT count(*) FROM session_events WHERE request_id = $1"
 
 
-@pytest.fixture
-async def servers(server: ServerFactory, database_url: str) -> list[ServerProcess]:
-    return list(await asyncio.gather(*(asyncio.to_thread(server, database_url=database_url) for _ in range(2))))
+@pytest.fixture(scope="module")
+def servers(shared_database: Database) -> Iterator[list[ServerProcess]]:
+    """Return two servers on one database, which the tests share."""
+    with closing(ServerFactory(measured=False)) as factory:
+        yield [factory(database_url=shared_database.dsn) for _ in range(2)]
 
 
 @pytest.fixture
-async def clients(servers: list[ServerProcess]) -> AsyncIterator[list[SessionClient]]:
+def database_url(emptied_database: Database) -> str:
+    """Return the URL of that database, without any session."""
+    return emptied_database.dsn
+
+
+@pytest.fixture
+async def clients(servers: list[ServerProcess], database_url: str) -> AsyncIterator[list[SessionClient]]:
     opened = [SessionClient(process.address) for process in servers]
     yield opened
     for client in opened:
@@ -43,19 +53,21 @@ def new_id() -> str:
 
 @pytest.mark.parametrize("name", ["named", ""], ids=["named", "server-named"])
 async def test_a_save_is_replayed_by_another_server_and_after_a_restart(
-    server: ServerFactory, database_url: str, servers: list[ServerProcess], clients: list[SessionClient], name: str
+    server: ServerFactory, database_url: str, clients: list[SessionClient], name: str
 ) -> None:
     request_id = new_id()
-    first = await clients[0].save(AGENT, name, FIRST, request_id=request_id)
-    found = first.session.session_name
-    await clients[0].save(AGENT, found, OTHER)
-    for process in servers:
-        await asyncio.to_thread(process.stop)
+    stopped = await asyncio.to_thread(server, database_url=database_url)
+    async with SessionClient(stopped.address) as client:
+        first = await client.save(AGENT, name, FIRST, request_id=request_id)
+        found = first.session.session_name
+        await client.save(AGENT, found, OTHER)
+    await asyncio.to_thread(stopped.stop)
     restarted = await asyncio.to_thread(server, database_url=database_url)
     async with SessionClient(restarted.address) as client:
-        again = await client.save(AGENT, name, FIRST, request_id=request_id)
-        assert (again.replayed, again.revision) == (True, first.revision)
-        assert (again.session.session_name, again.session.head_revision) == (found, 2)
+        for asked in (client, *clients):
+            again = await asked.save(AGENT, name, FIRST, request_id=request_id)
+            assert (again.replayed, again.revision) == (True, first.revision)
+            assert (again.session.session_name, again.session.head_revision) == (found, 2)
         assert [one.session_name async for one in client.list_sessions(AGENT)] == [found]
     assert await events(database_url, request_id) == 1
 
@@ -70,12 +82,13 @@ async def test_a_retry_that_overlaps_is_one_save(
     async with connected(database_url) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", key)
         held = HeldLock(connection, key)
+        before = {process: await started(process, "SaveSession") for process in servers}
         both = [
             asyncio.ensure_future(client.save(AGENT, name, FIRST, request_id=request_id))
             for client in (clients[0], clients[other])
         ]
         for process in {servers[0], servers[other]}:
-            await until_started(process, "SaveSession", 1 if other else 2)
+            await until_started(process, "SaveSession", before[process] + (1 if other else 2))
         await until(held.waiting)
         assert not [task for task in both if task.done()]
         await held.release()

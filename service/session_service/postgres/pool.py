@@ -60,12 +60,14 @@ class Database:
         with translated():
             database._pool = await asyncpg.create_pool(
                 dsn,
-                min_size=1,
+                # No floor: the pool would log its attempts to restore it while the database is away.
+                min_size=0,
                 max_size=pool_size,
                 init=database._prepare,
                 reset=_nothing_to_reset,
                 **database._options,
             )
+        await database.ping()
         return database
 
     async def fetch(self, query: str, *args: Any) -> Sequence[asyncpg.Record]:

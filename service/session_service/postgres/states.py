@@ -191,6 +191,8 @@ def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
         raw = compression.unpack(codec, raw_size, payload)
         start = fragments.offset_of(raw, max(low - first, 0))
         yield raw[start : fragments.offset_of(raw, end - first) if end < first + count else None]
+        if end == message_count == first + count and digest != row["r_digest"]:
+            raise compression.Damaged("the messages are another revision's")
         position = end
     if position < message_count:
         raise compression.Damaged(f"messages from {position} are missing")

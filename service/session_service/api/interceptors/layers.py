@@ -13,6 +13,7 @@ from session_service.api.errors import DeadlineExceeded, to_caller
 from session_service.api.interceptors.call import Call
 from session_service.api.interceptors.pipeline import Context
 from session_service.auth.principal import ANONYMOUS
+from session_service.sessions.errors import ShuttingDown
 
 REQUEST_ID_HEADER = "x-request-id"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -91,10 +92,11 @@ def _deadline_has_passed(context: Context) -> bool:
 
 
 class CallsInFlight:
-    """Counts the calls that a stop waits for: all but those of the infrastructure."""
+    """Counts the calls that a stop waits for, all but those of the infrastructure; refuses new ones when told to."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._refusing = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -112,6 +114,17 @@ class CallsInFlight:
             self._count -= 1
             if not self._count:
                 self._idle.set()
+
+    def refuse(self) -> None:
+        """Let no new call in: the server is about to stop."""
+        self._refusing = True
+
+    @asynccontextmanager
+    async def admission(self, call: Call, _: Context) -> AsyncIterator[None]:
+        """Refuse a call that comes too late. Within the layer that tells errors."""
+        if self._refusing and not call.is_infrastructure:
+            raise ShuttingDown("the server is shutting down")
+        yield
 
     @property
     def count(self) -> int:

@@ -20,6 +20,7 @@ from agent_sessions.v1 import session_pb2, session_service_pb2, session_service_
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from session_service.postgres.embedded import running_postmaster
 
+from tests.fixtures.coverage import python_arguments
 from tests.fixtures.postgres import LoopThread
 from tests.fixtures.servers import ServerFactory, ServerProcess, clean_environment
 
@@ -213,7 +214,7 @@ def test_an_older_schema_is_refused_and_the_command_helps(server: ServerFactory,
     process = server(database_url=empty_database_url, wait=False)
     assert process.wait() == 1
     assert "session-service migrate" in process.log[-1]["error"]
-    migrate = [sys.executable, "-m", "session_service", "migrate"]
+    migrate = [sys.executable, *python_arguments("session_service"), "migrate"]
     environment = clean_environment() | {"SESSION_SERVICE_DATABASE_URL": empty_database_url}
     for _ in range(2):
         subprocess.run(migrate, env=environment, check=True, capture_output=True, timeout=60)
@@ -225,7 +226,7 @@ def test_an_unreachable_database_is_one_line_without_the_password(command: str) 
     url = "postgresql://owner:hunter2@127.0.0.1:1/sessions"
     flags = ["--ops-listen=127.0.0.1:0"] if command == "serve" else []
     done = subprocess.run(
-        [sys.executable, "-m", "session_service", command, "--database-url", url, *flags],
+        [sys.executable, *python_arguments("session_service"), command, "--database-url", url, *flags],
         capture_output=True,
         text=True,
         timeout=60,
@@ -263,7 +264,7 @@ def test_grpcurl_sees_services_and_error_details(server: ServerFactory, database
 
 def test_version() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "session_service", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, *python_arguments("session_service"), "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("session-service ")
 

@@ -16,6 +16,7 @@ from agent_sessions.v1.session_pb2 import AuthContext, Message
 from grpc import StatusCode
 
 from tests.fixtures.conversations import conversation
+from tests.fixtures.coverage import python_arguments
 from tests.fixtures.postgres import LoopThread, PostgresCluster
 from tests.fixtures.refusals import refusal
 from tests.fixtures.servers import ServerFactory, ServerProcess, clean_environment
@@ -212,7 +213,7 @@ def test_a_failed_connection_tells_nobody_the_password(postgres: PostgresCluster
 
 def run_to_its_end(command: str, *flags: str, url: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "session_service", command, "--log-level=debug", *flags],
+        [sys.executable, *python_arguments("session_service"), command, "--log-level=debug", *flags],
         env=clean_environment() | {"SESSION_SERVICE_DATABASE_URL": url},
         capture_output=True,
         text=True,

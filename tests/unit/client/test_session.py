@@ -180,7 +180,7 @@ async def test_what_cannot_be_encoded_changes_nothing(server: ScriptedServer, cl
     session = client.session("a", "s")
     for wrong in ({"new_messages": ["fine", 5]}, {"set_values": {"v": object()}}, {"loop_state": "idle"}):
         with pytest.raises(UnsupportedValue):
-            await session.append(**wrong)  # type: ignore[arg-type]  # that is the point
+            await session.append(**wrong)
     with pytest.raises(AgentIdMismatch):
         await session.save(State(agent_id="b"))
     assert server.requests == []

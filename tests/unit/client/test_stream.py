@@ -49,7 +49,8 @@ def failing(code: StatusCode, *details: Message) -> Callable[[Any, Context], Asy
     async def behave(frames: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
         failure = Failure(code, "no stream", *details)
         context.set_trailing_metadata(failure.trailing_metadata())
-        await context.abort(code, "no stream")
+        async for _ in frames:
+            await context.abort(code, "no stream")
         yield saved()
 
     return behave

@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent_sessions.v1 import session_pb2 as pb
-from agent_sessions.wire import embedded, integer
+from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
 
-_MESSAGE_HISTORY = pb.AgentState.MESSAGE_HISTORY_FIELD_NUMBER
-_VALUES = pb.AgentState.VALUES_FIELD_NUMBER
-_BASE_REVISION = pb.StateDelta.BASE_REVISION_FIELD_NUMBER
-_BASE_ETAG = pb.StateDelta.BASE_ETAG_FIELD_NUMBER
-_TRUNCATE_TO = pb.StateDelta.TRUNCATE_TO_FIELD_NUMBER
-_APPENDED = pb.StateDelta.APPENDED_MESSAGES_FIELD_NUMBER
-_SET_VALUES = pb.StateDelta.SET_VALUES_FIELD_NUMBER
-_REMOVE_VALUES = pb.StateDelta.REMOVE_VALUES_FIELD_NUMBER
+_MESSAGE_HISTORY = bytes_tag(pb.AgentState.MESSAGE_HISTORY_FIELD_NUMBER)
+_VALUES = bytes_tag(pb.AgentState.VALUES_FIELD_NUMBER)
+_BASE_REVISION = number_tag(pb.StateDelta.BASE_REVISION_FIELD_NUMBER)
+_BASE_ETAG = bytes_tag(pb.StateDelta.BASE_ETAG_FIELD_NUMBER)
+_TRUNCATE_TO = number_tag(pb.StateDelta.TRUNCATE_TO_FIELD_NUMBER)
+_APPENDED = bytes_tag(pb.StateDelta.APPENDED_MESSAGES_FIELD_NUMBER)
+_SET_VALUES = bytes_tag(pb.StateDelta.SET_VALUES_FIELD_NUMBER)
+_REMOVE_VALUES = bytes_tag(pb.StateDelta.REMOVE_VALUES_FIELD_NUMBER)
+
+_KEY, _VALUE = bytes_tag(1), bytes_tag(2)
+"""Of a map's entry."""
 
 _TAKEN_APART = ("agent_id", "message_history", "values", "loop_state", "llm_provider", "auth_context")
 
@@ -141,4 +144,4 @@ def _common_prefix(old: list[bytes], new: list[bytes]) -> int:
 
 def _entry(name: str, value: bytes) -> bytes:
     """Encode an entry of a map."""
-    return embedded(1, name.encode()) + embedded(2, value)
+    return embedded(_KEY, name.encode()) + embedded(_VALUE, value)

@@ -15,7 +15,7 @@ from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevisi
 from agent_sessions.state import State
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
-from agent_sessions.wire import embedded, integer
+from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
 
 if TYPE_CHECKING:
     from agent_sessions.client import SessionClient
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _Request = messages.SaveSessionRequest
-_SNAPSHOT = _Request.SNAPSHOT_FIELD_NUMBER
-_DELTA = _Request.DELTA_FIELD_NUMBER
-_EXPECTED_REVISION = _Request.EXPECTED_REVISION_FIELD_NUMBER
-_REQUEST_ID = _Request.REQUEST_ID_FIELD_NUMBER
+_SNAPSHOT = bytes_tag(_Request.SNAPSHOT_FIELD_NUMBER)
+_DELTA = bytes_tag(_Request.DELTA_FIELD_NUMBER)
+_EXPECTED_REVISION = number_tag(_Request.EXPECTED_REVISION_FIELD_NUMBER)
+_REQUEST_ID = bytes_tag(_Request.REQUEST_ID_FIELD_NUMBER)
 
 
 class Keep(Enum):

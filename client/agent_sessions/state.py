@@ -131,7 +131,9 @@ class StateCodec:
         if type(message) is str:
             return pb.Message(text=_text(message, path))
         if type(message) is dict:
-            return pb.Message(payload=self._json(message, path))
+            encoded = pb.Message()  # filled in place: a Payload given to the constructor would be copied
+            encoded.payload.content_type, encoded.payload.data = encode_json(message, self._names, path)
+            return encoded
         kind = type(message).__qualname__
         raise UnsupportedValue(f"a message is a dict, a str or a protobuf Message, not {kind}", path)
 

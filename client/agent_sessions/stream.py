@@ -9,6 +9,7 @@ small when there is little to do and large when there is much, without any timer
 import asyncio
 import math
 from collections import deque
+from functools import lru_cache
 from typing import Any, cast
 
 import grpc
@@ -17,7 +18,7 @@ from grpc import StatusCode
 from agent_sessions.errors import ClientClosed, DeadlineExceeded, MessageTooLarge, SessionServiceError, Unavailable
 from agent_sessions.status import error_from_rpc, error_from_save
 from agent_sessions.v1 import session_service_pb2 as messages
-from agent_sessions.wire import embedded, integer
+from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
 
 MAX_FRAME_BYTES = 1024 * 1024
 """A frame is sent when it would become larger than this, and a save that alone is larger goes unary."""
@@ -36,9 +37,11 @@ _Call = Any
 """A grpc.aio.StreamStreamCall, or an interceptor's; the stubs make each generic and neither the other's base."""
 
 _METHOD = "/agent_sessions.v1.SessionService/SaveSessions"
-_REQUEST = messages.FramedSave.REQUEST_FIELD_NUMBER
-_TIMEOUT = messages.FramedSave.TIMEOUT_FIELD_NUMBER
-_SAVES = messages.SaveSessionsRequest.SAVES_FIELD_NUMBER
+_REQUEST = bytes_tag(messages.FramedSave.REQUEST_FIELD_NUMBER)
+_TIMEOUT = bytes_tag(messages.FramedSave.TIMEOUT_FIELD_NUMBER)
+_SAVES = bytes_tag(messages.SaveSessionsRequest.SAVES_FIELD_NUMBER)
+_SECONDS, _NANOS = number_tag(1), number_tag(2)
+"""Of a google.protobuf.Duration."""
 _FRAMING_BYTES = 32
 """More than one save's framing takes."""
 
@@ -71,9 +74,7 @@ class _Pending:
         """Encode it as an entry of a frame."""
         save = embedded(_REQUEST, self.data)
         if not math.isinf(self.deadline):
-            # At least a nanosecond: 0 would be refused. Rounded to what is cheap to write.
-            seconds, rest = divmod(max(self.deadline - now, 1e-9), 1)
-            save += embedded(_TIMEOUT, integer(1, int(seconds)) + integer(2, max(int(rest * 1e9), 1)))
+            save += _timeout(max(math.ceil((self.deadline - now) * 1000), 1))  # 0 would be refused
         return embedded(_SAVES, save)
 
     def fail(self, error: BaseException) -> None:
@@ -279,6 +280,12 @@ class SaveStream:
         self._in_flight = 0
         for pending in left.values():
             pending.fail(ClientClosed("this client was closed during the call"))
+
+
+@lru_cache(256)  # saves of one moment, with the same timeout, have the same milliseconds left
+def _timeout(milliseconds: int) -> bytes:
+    seconds, rest = divmod(milliseconds, 1000)
+    return embedded(_TIMEOUT, integer(_SECONDS, seconds) + integer(_NANOS, rest * 1_000_000))
 
 
 def _expire(pending: _Pending) -> None:

@@ -37,6 +37,8 @@ from agent_sessions.timestamps import to_utc
 JSON = "application/json"
 TAGGED_JSON = "application/vnd.agent-sessions.tagged+json"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 MAX_DEPTH = 64
 """Levels of containers in a value; a value that contains itself ends here, too."""
 
@@ -61,7 +63,7 @@ def decode_json(content_type: str, data: bytes, names: NameRegistry, path: str =
 
 def _dumps(value: object, path: str) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(value).encode()
     except ValueError as error:  # an integer of more digits than Python converts
         raise UnsupportedValue(str(error), path) from error
 
@@ -72,6 +74,8 @@ def _refuse_constant(name: str) -> None:
 
 def _is_text(value: str) -> bool:
     """Tell whether the string is valid Unicode: half of a surrogate pair is not."""
+    if value.isascii():  # known without a look at the text
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -84,9 +88,13 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is str:
         return _is_text(value)
     if kind is dict:
-        return depth > 0 and all(
-            type(key) is str and _is_text(key) and _is_plain(item, depth - 1) for key, item in value.items()
-        )
+        # A loop, as the next: this runs for every value of every message, and all() costs twice as much.
+        if depth <= 0:
+            return False
+        for key, item in value.items():
+            if type(key) is not str or not _is_text(key) or not _is_plain(item, depth - 1):
+                return False
+        return True
     if kind is list:
         return depth > 0 and all(_is_plain(item, depth - 1) for item in value)
     if kind is float:

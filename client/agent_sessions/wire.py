@@ -1,10 +1,12 @@
 """Protobuf's wire format, as far as messages are put together from parts that are encoded already."""
 
+_SHORT = [bytes((number,)) for number in range(0x80)]
+
 
 def varint(number: int) -> bytes:
     """Encode a number from 0 to 2^64 - 1."""
     if number < 0x80:
-        return _SMALL[number]
+        return _SHORT[number]
     encoded = bytearray()
     while number >= 0x80:
         encoded.append(number & 0x7F | 0x80)
@@ -13,14 +15,21 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def embedded(field_number: int, data: bytes) -> bytes:
+def bytes_tag(field_number: int) -> bytes:
+    """Return what stands before a field that holds a message, a string or bytes."""
+    return varint(field_number << 3 | 2)
+
+
+def number_tag(field_number: int) -> bytes:
+    """Return what stands before a field that holds a number."""
+    return varint(field_number << 3)
+
+
+def embedded(tag: bytes, data: bytes) -> bytes:
     """Encode a field that holds a message, a string or bytes."""
-    return b"%b%b%b" % (varint(field_number << 3 | 2), varint(len(data)), data)
+    return tag + varint(len(data)) + data
 
 
-def integer(field_number: int, number: int) -> bytes:
+def integer(tag: bytes, number: int) -> bytes:
     """Encode a field that holds a number that is not negative."""
-    return varint(field_number << 3) + varint(number)
-
-
-_SMALL = [bytes((number,)) for number in range(0x80)]
+    return tag + varint(number)

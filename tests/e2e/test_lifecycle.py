@@ -227,13 +227,17 @@ def test_purge_removes_everything_and_frees_the_name(agent: Agent, shared_databa
     for call in (lambda: agent.get("s"), lambda: agent.restore("s"), lambda: agent.delete("s", purge=True)):
         assert refusal(call).code is StatusCode.NOT_FOUND
     left = shared_database.fetch(
-        "SELECT (SELECT count(*) FROM revisions WHERE bucket = b.bucket),"
-        " (SELECT count(*) FROM transcripts WHERE bucket = b.bucket),"
-        " (SELECT sum(message_count) FROM transcript_segments WHERE bucket = b.bucket)"
-        " FROM (SELECT bucket FROM sessions WHERE agent_id = $1) AS b",
+        # What has no session any more, and what is left of this agent's; another agent may share its bucket.
+        "SELECT (SELECT count(*) FROM revisions AS r WHERE NOT EXISTS"
+        "  (SELECT FROM sessions AS s WHERE s.session_id = r.session_id)),"
+        " (SELECT count(*) FROM transcripts AS t WHERE NOT EXISTS"
+        "  (SELECT FROM revisions AS r WHERE r.transcript_id = t.transcript_id)),"
+        " (SELECT count(*) FROM transcript_segments AS g WHERE NOT EXISTS"
+        "  (SELECT FROM transcripts AS t WHERE t.transcript_id = g.transcript_id)),"
+        " (SELECT count(*) FROM revisions AS r JOIN sessions AS s USING (session_id) WHERE s.agent_id = $1)",
         agent.id,
     )
-    assert [tuple(row) for row in left] == [(1, 1, 5)]
+    assert [tuple(row) for row in left] == [(0, 0, 0, 1)]
     new = agent.save("s", conversation("new"), expected_revision=0)
     assert new.session.uid not in (old.session.uid, kept.session.uid)
     assert agent.state("s").message_history[0].text == "new"

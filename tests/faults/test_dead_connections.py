@@ -134,7 +134,7 @@ async def test_no_save_hangs_in_the_queue_of_a_silent_database(
     process = await asyncio.to_thread(
         server, f"--statement-timeout={STATEMENT_TIMEOUT}", database_url=proxy.database_url
     )
-    async with SessionClient(process.address, retry=NO_RETRY, timeout=math.inf) as client:
+    async with SessionClient(process.address, retry=NO_RETRY, timeout=math.inf, stream=False) as client:
         async with revisions_locked(database_url):
             begin = time.monotonic()
             saves = [asyncio.ensure_future(client.save(AGENT, f"s{n}", HELLO)) for n in range(CROWD)]

@@ -49,6 +49,9 @@ def test_lint_can_fail(buf: Path, copy: Path) -> None:
     change(
         copy / "agent_sessions/v1/session.proto", "  AuthContext auth_context = 6;", "  auth_context auth_context = 6;"
     )
+    change(
+        copy / "agent_sessions/v1/session.proto", "  AuthContext auth_context = 9;", "  auth_context auth_context = 9;"
+    )
     assert "PascalCase" in run(buf, "lint", at=copy).stdout
 
 

@@ -147,7 +147,7 @@ async def test_a_deadline_ends_one_wait_only(process: ServerProcess, shared_data
 
 async def test_a_cancelled_caller_harms_no_neighbour(server: ServerFactory, database_url: str) -> None:
     process = server(database_url=database_url)
-    async with SessionClient(process.address, retry=NO_RETRY) as client:
+    async with SessionClient(process.address, retry=NO_RETRY, stream=False) as client:
         async with revisions_locked(database_url):
             saves = [
                 asyncio.ensure_future(client.save(AGENT, f"s{n}", conversation("hello"), request_id=_request_id(n)))
@@ -167,7 +167,7 @@ async def test_a_cancelled_caller_harms_no_neighbour(server: ServerFactory, data
 
 async def test_a_graceful_stop_stores_what_is_in_flight(server: ServerFactory, database_url: str) -> None:
     process = server(database_url=database_url)
-    async with SessionClient(process.address, retry=NO_RETRY) as client:
+    async with SessionClient(process.address, retry=NO_RETRY, stream=False) as client:
         async with revisions_locked(database_url):
             saves = [asyncio.ensure_future(client.save(AGENT, f"s{n}", conversation(str(n)))) for n in range(CROWD)]
             await until_a_save_is_stuck(database_url)

@@ -62,7 +62,8 @@ class SaveStream:
                 if self._results:
                     results, self._results = self._results, []
                     yield SaveSessionsResponse(results=results)
-                elif reader.done() and not self._tasks:
+                # Looked at after the answers went out: nothing wakes this loop for those that came meanwhile.
+                if reader.done() and not self._tasks and not self._results:
                     break
             if drain.done():
                 raise ShuttingDown("the server is shutting down")

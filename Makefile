@@ -11,7 +11,9 @@ OPS_LISTEN ?= 127.0.0.1:7451
 DATA_DIR ?= .data
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check test-system demo protos lock clean
+BENCH_VENV := .venv-bench
+
+.PHONY: help serve test check test-system demo bench protos lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,9 @@ test-system: $(VENV)/.dev ## Build and run the image for real (installs Debian p
 demo: $(VENV)/.serve ## Show a session's life in the terminal
 	@$(BIN)/python examples/demo.py
 
+bench: $(BENCH_VENV)/.done ## Measure us and other session stores in the same PostgreSQL (BENCHFLAGS=, SESSION_CORPUS=)
+	@$(BENCH_VENV)/bin/python -m benchmarks $(BENCHFLAGS)
+
 protos: $(PROTOS_VENV)/.done ## Write the generated stubs anew
 	@scripts/protos.sh "$(PROTOS_VENV)/bin" client
 
@@ -41,7 +46,7 @@ lock: $(VENV)/.dev ## Pin dependencies anew (LOCKFLAGS=--upgrade for newer versi
 	@scripts/lock.sh $(BIN)/uv $(LOCKFLAGS)
 
 clean: ## Remove environments and caches; data in .data stays
-	rm -rf $(VENV) $(PROTOS_VENV) .build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PROTOS_VENV) $(BENCH_VENV) .build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip refuses a local project beside hashes: the pinned dependencies first, then
 # the project without dependencies.
@@ -63,4 +68,10 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
 $(PROTOS_VENV)/.done: requirements/protos.txt
 	@$(PYTHON) -m venv $(PROTOS_VENV)
 	@$(PROTOS_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/protos.txt
+	@touch $@
+
+$(BENCH_VENV)/.done: requirements/bench.txt pyproject.toml
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@scripts/timed.sh "installing the peers" $(BENCH_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/bench.txt
+	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

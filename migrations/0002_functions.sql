@@ -357,7 +357,8 @@ END $$;
 -- writes an event. One item per session at most.
 --
 -- status: 0 done, 1 replayed, 2 request_id reused, 3 deleted, 4 revision
--- mismatch, 5 not deleted, 6 not found, 9 busy. For a replay, changed_revision
+-- mismatch, 5 not deleted, 6 not found, 7 stale (the name is another session's by
+-- now than the one that was read), 9 busy. For a replay, changed_revision
 -- is the revision of the first call's event.
 CREATE FUNCTION change_sessions_v1(
     p_wait boolean,
@@ -369,7 +370,8 @@ CREATE FUNCTION change_sessions_v1(
     p_agent_id text[],
     p_session_name text[],
     p_expected_revision bigint[],
-    -- The revision that was restored; NULL for the head.
+    -- The session that was read and the revision that was restored; NULL, NULL: none was, the head.
+    p_read_session_id bigint[],
     p_revision bigint[],
     p_request_id uuid[],
     p_fingerprint bytea[],
@@ -399,11 +401,11 @@ BEGIN
     RETURN QUERY
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(
-            p_type, p_bucket, p_tenant_id, p_agent_id, p_session_name, p_expected_revision, p_revision, p_request_id,
-            p_fingerprint, p_client_id, p_actor, p_change_time, p_event_id
+            p_type, p_bucket, p_tenant_id, p_agent_id, p_session_name, p_expected_revision, p_read_session_id,
+            p_revision, p_request_id, p_fingerprint, p_client_id, p_actor, p_change_time, p_event_id
         ) WITH ORDINALITY AS a (
-            type, bucket, tenant_id, agent_id, session_name, expected_revision, revision, request_id,
-            fingerprint, client_id, actor, change_time, event_id, item
+            type, bucket, tenant_id, agent_id, session_name, expected_revision, read_session_id,
+            revision, request_id, fingerprint, client_id, actor, change_time, event_id, item
         )
     ),
     current AS (
@@ -413,10 +415,10 @@ BEGIN
             AND s.agent_id = a.agent_id AND s.session_name = a.session_name
     ),
     served AS (
-        SELECT a.item, e.revision, e.fingerprint
+        SELECT a.item, e.session_id, e.revision, e.fingerprint
         FROM asked AS a
         CROSS JOIN LATERAL (
-            SELECT l.revision, l.fingerprint FROM session_events AS l
+            SELECT l.session_id, l.revision, l.fingerprint FROM session_events AS l
             WHERE l.bucket = a.bucket AND l.request_id = a.request_id AND l.type <> 1 AND l.type = a.type
                 AND l.tenant_id = a.tenant_id AND l.agent_id = a.agent_id AND l.session_name = a.session_name
             LIMIT 1
@@ -432,6 +434,7 @@ BEGIN
                 WHEN v.revision IS NOT NULL AND v.fingerprint IS DISTINCT FROM a.fingerprint THEN 2
                 WHEN c.session_id IS NULL THEN 6
                 WHEN v.revision IS NOT NULL THEN 1
+                WHEN a.read_session_id <> c.session_id THEN 7
                 WHEN a.type <> 4 AND c.delete_time IS NOT NULL THEN 3
                 WHEN a.expected_revision <> c.head_revision THEN 4
                 WHEN a.type = 4 AND c.delete_time IS NULL THEN 5
@@ -439,7 +442,8 @@ BEGIN
             END AS status
         FROM asked AS a
         LEFT JOIN current AS c ON c.item = a.item
-        LEFT JOIN served AS v ON v.item = a.item
+        -- A session that was purged is not the one of its name that was made later.
+        LEFT JOIN served AS v ON v.item = a.item AND v.session_id = c.session_id
     ),
     changed AS (
         UPDATE sessions AS s

@@ -14,3 +14,5 @@ compile pyproject.toml requirements/serve.in --extra server --extra embedded \
 compile pyproject.toml --extra server -c requirements/dev.txt -o requirements/image.txt
 compile requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 compile requirements/protos.in -o requirements/protos.txt "$@"
+compile pyproject.toml requirements/serve.in requirements/bench.in --extra server --extra embedded \
+    -c requirements/dev.txt -o requirements/bench.txt

@@ -23,8 +23,9 @@ Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 DEFAULT_CHANNEL_OPTIONS: ChannelOptions = (
     # Retries are made here, where the reason of an error is known.
     ("grpc.enable_retries", 0),
-    # A revision that was saved in pieces can be larger than any one request.
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A state can be larger than the request that saved it, by labels and times, or
+    # was saved in pieces; what could be saved must come back.
+    ("grpc.max_receive_message_length", -1),
     # What is too large is answered by the server, with its limit.
     ("grpc.max_send_message_length", -1),
     # A connection that died without a word is noticed while a call waits on it.

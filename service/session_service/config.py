@@ -51,6 +51,8 @@ class Settings:
     """Listen beyond loopback although callers are not authenticated: whoever reaches the port may do all."""
     max_request_bytes: int = _setting(4 * 1024 * 1024, values.whole_number(1024, 256 * 1024 * 1024))
     """Largest request message in bytes: 1024 to 268435456."""
+    max_messages: int = _setting(20_000, values.whole_number(1, 10_000_000))
+    """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))
     """Seconds that calls in flight get to finish after SIGTERM: 0 to 3600."""
     log_format: str = _setting("json", values.one_of("json", "console"))

@@ -132,7 +132,7 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ),
         )
-        self._servicer = SessionServicer(manager, self._metrics.error)
+        self._servicer = SessionServicer(manager, self._settings.max_messages, self._metrics.error)
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
         reflection.enable_server_reflection(_service_names(), server)

@@ -69,7 +69,8 @@ class SessionServiceStub(object):
     looked at. The same id with other content is INVALID_ARGUMENT, reason
     REQUEST_ID_REUSED. A retry repeats the request exactly; an id that is used
     again for another request later than the following few saves of its session
-    may be taken for a new one.
+    may be taken for a new one. A purge forgets the ids of what it removes, but
+    its own.
     """
 
     def __init__(self, channel):
@@ -169,7 +170,8 @@ class SessionServiceServicer(object):
     looked at. The same id with other content is INVALID_ARGUMENT, reason
     REQUEST_ID_REUSED. A retry repeats the request exactly; an id that is used
     again for another request later than the following few saves of its session
-    may be taken for a new one.
+    may be taken for a new one. A purge forgets the ids of what it removes, but
+    its own.
     """
 
     def SaveSession(self, request, context):
@@ -254,7 +256,8 @@ class SessionServiceServicer(object):
         show_deleted, it cannot be saved to or restored, its name stays taken, and
         UndeleteSession brings it back. Deleting a soft-deleted session again is
         FAILED_PRECONDITION, reason SESSION_DELETED. With purge the session, deleted
-        before or not, is removed for good and its name is free.
+        before or not, is removed for good and its name is free. Values of 1 KiB and
+        more, which sessions of an agent share, stay until they are collected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,7 +371,8 @@ class SessionService(object):
     looked at. The same id with other content is INVALID_ARGUMENT, reason
     REQUEST_ID_REUSED. A retry repeats the request exactly; an id that is used
     again for another request later than the following few saves of its session
-    may be taken for a new one.
+    may be taken for a new one. A purge forgets the ids of what it removes, but
+    its own.
     """
 
     @staticmethod

@@ -213,7 +213,8 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     looked at. The same id with other content is INVALID_ARGUMENT, reason
     REQUEST_ID_REUSED. A retry repeats the request exactly; an id that is used
     again for another request later than the following few saves of its session
-    may be taken for a new one.
+    may be taken for a new one. A purge forgets the ids of what it removes, but
+    its own.
     """
 
     @typing.overload
@@ -356,7 +357,8 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     show_deleted, it cannot be saved to or restored, its name stays taken, and
     UndeleteSession brings it back. Deleting a soft-deleted session again is
     FAILED_PRECONDITION, reason SESSION_DELETED. With purge the session, deleted
-    before or not, is removed for good and its name is free.
+    before or not, is removed for good and its name is free. Values of 1 KiB and
+    more, which sessions of an agent share, stay until they are collected.
     """
 
     UndeleteSession: _SessionServiceUndeleteSessionType
@@ -447,7 +449,8 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
     looked at. The same id with other content is INVALID_ARGUMENT, reason
     REQUEST_ID_REUSED. A retry repeats the request exactly; an id that is used
     again for another request later than the following few saves of its session
-    may be taken for a new one.
+    may be taken for a new one. A purge forgets the ids of what it removes, but
+    its own.
     """
 
     @abc.abstractmethod
@@ -550,7 +553,8 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         show_deleted, it cannot be saved to or restored, its name stays taken, and
         UndeleteSession brings it back. Deleting a soft-deleted session again is
         FAILED_PRECONDITION, reason SESSION_DELETED. With purge the session, deleted
-        before or not, is removed for good and its name is free.
+        before or not, is removed for good and its name is free. Values of 1 KiB and
+        more, which sessions of an agent share, stay until they are collected.
         """
 
     @abc.abstractmethod

@@ -32,6 +32,16 @@ _Targeted = session_service_pb2.RestoreSessionRequest | session_service_pb2.GetR
 _Named = _Change | _Targeted | session_service_pb2.GetSessionRequest | session_service_pb2.ListRevisionsRequest
 
 
+def check_message_count(request: session_service_pb2.SaveSessionRequest, limit: int) -> None:
+    """Refuse a save of too many messages before any of them is looked at. Raises: InvalidField."""
+    for field, messages in (
+        ("snapshot.message_history", request.snapshot.message_history),
+        ("delta.appended_messages", request.delta.appended_messages),
+    ):
+        if len(messages) > limit:
+            raise InvalidField(field, f"at most {limit} messages in one save", len(messages))
+
+
 def save(request: session_service_pb2.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Save:
     """A save. Uses `request` up."""
     agent_id = fields.name("agent_id", request.agent_id)

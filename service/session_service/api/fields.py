@@ -39,19 +39,16 @@ def name(field: str, value: str) -> str:
 
 def optional_name(field: str, value: str, limit: int = NAME_LENGTH) -> str:
     """A name that may be empty."""
-    if len(value) > limit:
-        raise InvalidField(field, f"at most {limit} characters, got {len(value)}", value)
+    length(field, value, limit)
     if found := _CONTROL.search(value):
-        raise InvalidField(
-            field, f"no control characters, got U+{ord(found[0]):04X} at position {found.start()}", value
-        )
+        raise InvalidField(field, f"no control characters, got U+{ord(found[0]):04X} at position {found.start()}", value)
     return value
 
 
 def length(field: str, value: str, limit: int = NAME_LENGTH) -> None:
     """Any text, up to a length."""
     if len(value) > limit:
-        raise InvalidField(field, f"at most {limit} characters, got {len(value)}", value)
+        raise InvalidField(field, f"at most {limit} characters ({len(value)} given)", value)
 
 
 def entries(field: str, given: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,8 +23,14 @@ Context = Any
 class SessionServicer(SessionServiceServicer):
     """Runs behind the interceptors, which authenticate, log, count, and turn exceptions into statuses."""
 
-    def __init__(self, manager: SessionManager, on_error: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        manager: SessionManager,
+        max_messages: int = 20_000,
+        on_error: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._manager = manager
+        self._max_messages = max_messages
         self._on_error = on_error
         self._draining = asyncio.Event()
 
@@ -35,7 +41,7 @@ class SessionServicer(SessionServiceServicer):
     async def SaveSession(self, request: pb.SaveSessionRequest, context: Context) -> pb.SaveSessionResponse:
         """Store a revision."""
         tenant, caller = await self._caller()
-        return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+        return await self._save(request, tenant, caller)
 
     async def SaveSessions(
         self, request_iterator: AsyncIterator[pb.SaveSessionsRequest], context: Context
@@ -44,7 +50,7 @@ class SessionServicer(SessionServiceServicer):
         tenant, caller = await self._caller()
 
         async def save(request: pb.SaveSessionRequest) -> pb.SaveSessionResponse:
-            return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+            return await self._save(request, tenant, caller)
 
         async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
             yield frame
@@ -108,6 +114,10 @@ class SessionServicer(SessionServiceServicer):
         tenant, caller = await self._caller()
         back = await self._manager.undelete(convert.change(request, tenant, caller))
         return pb.UndeleteSessionResponse(session=convert.session(back))
+
+    async def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> pb.SaveSessionResponse:
+        convert.check_message_count(request, self._max_messages)
+        return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
 
     async def _caller(self) -> tuple[Tenant, Principal]:
         principal = current_call.get().principal

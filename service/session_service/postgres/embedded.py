@@ -120,8 +120,10 @@ class EmbeddedPostgres:
             self._process = await self._launch(owner)
             if await self._answers(self._process):
                 return
-            if time.monotonic() > deadline or "shared memory" not in self.directory.last_words():
-                said = self.directory.last_words()
+            # Of a dead one: backends that still hold its memory, or itself, not yet reaped by its parent.
+            said = self.directory.last_words()
+            passing = "shared memory" in said or "already exists" in said
+            if time.monotonic() > deadline or not passing:
                 raise EmbeddedPostgresError(f"PostgreSQL did not start, see {self.directory.log}:\n{said}")
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, _LONGEST_BACK_OFF)
@@ -177,6 +179,7 @@ def stop_leftover(pgdata: Path) -> None:
     """Stop the postmaster of a server that was killed, if there is one. Blocks."""
     process = running_postmaster(pgdata)
     if process is None:
+        _forget_zombie(pgdata)
         return
     _log.warning("stopping the PostgreSQL that a killed server left behind", pid=process.pid)
     for number, patience in ((signal.SIGINT, _FAST_STOP), (signal.SIGQUIT, _IMMEDIATE_STOP)):
@@ -185,6 +188,17 @@ def stop_leftover(pgdata: Path) -> None:
             process.wait(patience)
             return
     process.kill()
+
+
+def _forget_zombie(pgdata: Path) -> None:
+    """Remove postmaster.pid if it names a process that is dead and only waits to be reaped.
+
+    PostgreSQL would take it for a running postmaster, for ever under a parent that never reaps.
+    """
+    named = pgdata / "postmaster.pid"
+    with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
+        if psutil.Process(int(named.read_text().splitlines()[0])).status() == psutil.STATUS_ZOMBIE:
+            named.unlink()
 
 
 def running_postmaster(pgdata: Path) -> psutil.Process | None:

@@ -147,7 +147,7 @@ class DataDirectory:
         """Open PostgreSQL's log for writing at its end; the caller closes it."""
         return os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def last_words(self, lines: int = 5) -> str:
+    def last_words(self, lines: int = 12) -> str:
         """Return the end of PostgreSQL's log, for an error message."""
         try:
             with self.log.open("rb") as log:

@@ -38,6 +38,7 @@ class ChangeStatus(IntEnum):
     REVISION_MISMATCH = 4
     NOT_DELETED = 5
     NOT_FOUND = 6
+    STALE = 7
     BUSY = 9
 
 
@@ -131,6 +132,7 @@ class ChangeRow(NamedTuple):
     agent_id: str
     session_name: str
     expected_revision: int | None
+    read_session_id: int | None
     revision: int | None
     request_id: UUID
     fingerprint: bytes
@@ -174,7 +176,7 @@ Operation = SaveOperation | ChangeOperation
 
 SAVE = "SELECT * FROM save_sessions_v1($1, $2, $3, $4)"
 CHANGE = """
-    SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
 
 

@@ -27,7 +27,7 @@ from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
-from session_service.sessions.errors import CorruptData
+from session_service.sessions.errors import Contention, CorruptData
 from session_service.sessions.model import (
     Change,
     Restored,
@@ -46,6 +46,9 @@ from session_service.sessions.store import NameTaken
 
 OPTIMISTIC_ATTEMPTS = 3
 """Plans made without a session's lock, before one is made with it: others may move the head in between."""
+
+RESTORE_ATTEMPTS = 3
+"""Reads of a session that is purged and made again between its read and its event."""
 
 TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
 TAKE_LOCK = "SELECT pg_advisory_xact_lock($1)"
@@ -83,13 +86,17 @@ class PostgresSessionStore:
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""
-        found = await self._read(change.key, target, message_limit)
         asked = (target.revision, target.checkpoint_id, message_limit)
-        row, status = await self._change(EventType.RESTORED, change, asked, now, found.revision.revision)
-        first = row["changed_revision"]
-        if status is ChangeStatus.REPLAYED and first != found.revision.revision:
-            found = await self._read(change.key, Target(revision=first), message_limit)
-        return Restored(rows.session(row, change.key.agent_id), found.revision, found.state)
+        for _ in range(RESTORE_ATTEMPTS):
+            found = await self._read(change.key, target, message_limit)
+            row, status = await self._change(EventType.RESTORED, change, asked, now, found)
+            first = row["changed_revision"]
+            if status is ChangeStatus.REPLAYED and first != found.revision.revision:
+                found = await self._read(change.key, Target(revision=first), message_limit)
+            # Else the session was purged, and made again, after it was read.
+            if status is not ChangeStatus.STALE and found.session.session_id == row["session_id"]:
+                return Restored(rows.session(row, change.key.agent_id), found.revision, found.state)
+        raise Contention(f"{change.key} is being purged and made again; try again")
 
     async def delete(self, change: Change, *, purge: bool, now: datetime) -> Session:
         """See SessionStore."""
@@ -174,6 +181,8 @@ class PostgresSessionStore:
         session = rows.session(row, save.agent_id)
         key = SessionKey(save.tenant, save.agent_id, session.session_name)
         found = await states.describe(self._database.fetch, key, Target(revision=row["saved_revision"]))
+        if found.session.session_id != session.session_id:
+            raise Contention(f"{key} was purged and made again meanwhile; try again")
         return Saved(session, found.revision, replayed=True)
 
     async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
@@ -191,7 +200,7 @@ class PostgresSessionStore:
         change: Change,
         asked: tuple[int | str | None, ...],
         now: datetime,
-        revision: int | None = None,
+        read: Restored | None = None,
     ) -> tuple[asyncpg.Record, ChangeStatus]:
         key = change.key
         row = ChangeRow(
@@ -201,7 +210,8 @@ class PostgresSessionStore:
             agent_id=key.agent_id,
             session_name=key.session_name,
             expected_revision=change.expected_revision,
-            revision=revision,
+            read_session_id=read.session.session_id if read else None,
+            revision=read.revision.revision if read else None,
             request_id=_request_id(change),
             fingerprint=_fingerprint(kind, change, asked),
             client_id=change.client_id,
@@ -212,7 +222,7 @@ class PostgresSessionStore:
         with translated():
             result = await self._submit(ChangeOperation((placement.lock_key(key),), row))
         status = ChangeStatus(result["status"])
-        if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
+        if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED, ChangeStatus.STALE):
             raise change_refusal(status, result, key, change)
         return result, status
 

@@ -150,4 +150,4 @@ class Contention(Unavailable):
 
 def _shorten(value: object, limit: int = 64) -> str:
     text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return text if len(text) <= limit else f"{text[:limit]}…"

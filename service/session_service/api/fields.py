@@ -41,7 +41,8 @@ def optional_name(field: str, value: str, limit: int = NAME_LENGTH) -> str:
     """A name that may be empty."""
     length(field, value, limit)
     if found := _CONTROL.search(value):
-        raise InvalidField(field, f"no control characters, got U+{ord(found[0]):04X} at position {found.start()}", value)
+        where = f"U+{ord(found[0]):04X} at position {found.start()}"
+        raise InvalidField(field, f"no control characters, got {where}", value)
     return value
 
 

@@ -25,8 +25,8 @@ VALUES ('default', decode(replace(gen_random_uuid()::text || gen_random_uuid()::
 CREATE SEQUENCE session_ids;
 
 -- Updated by every save. fillfactor leaves room for HOT updates; therefore no
--- index may hold a column that a save moves (an index on update_time alone
--- costs 45 % more WAL).
+-- index may hold a column that a save moves: every save would then write to all
+-- indexes of the table.
 CREATE TABLE sessions (
     session_id bigint NOT NULL,
     tenant_id bigint NOT NULL REFERENCES tenants,

@@ -1,7 +1,7 @@
 """Compression of payloads: zstd at its fastest level, where it pays.
 
-Done here and not by PostgreSQL: its pglz takes six times as long for twice the
-space (measured on 1 MB saves), so payload columns are STORAGE EXTERNAL.
+Done here and not by PostgreSQL, whose pglz is slower and packs less; so payload
+columns are STORAGE EXTERNAL.
 """
 
 from typing import NamedTuple

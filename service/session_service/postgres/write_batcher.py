@@ -1,7 +1,7 @@
 """Group commit: what arrives while a flush is under way goes out together in the next one.
 
 One flusher with a connection of its own. No timer: a lone save is flushed at
-once (a 2 ms window would triple its latency), and under load the flush itself
+once (a window would only add to its latency), and under load the flush itself
 is the window. A caller that gives up ends its own wait only; a flush goes on.
 """
 
@@ -23,7 +23,7 @@ from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
 
 MAX_ITEMS = 128
-"""Operations in one transaction; more gain nothing (measured: 64 to 128 are best)."""
+"""Operations in one transaction: bounds its length, and what one failure makes go singly."""
 
 MAX_BYTES = 8 << 20
 """Payload bytes in one transaction, or one larger operation: bounds its length, which readers of the log wait for."""

@@ -5,6 +5,8 @@ import signal
 # A shell that starts the run in the background has it ignore ctrl-C, and what it starts inherits that;
 # tests send ctrl-C to themselves and to others.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# And a run that is told to stop, stops what it started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # In the order of their imports: pytest rewrites the asserts of a module only before it is imported.
 pytest_plugins = [

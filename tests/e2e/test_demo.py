@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fixtures.cleanliness import PREFIX
 from tests.fixtures.servers import clean_environment
 
 DEMO = Path(__file__).parents[2] / "examples/demo.py"
@@ -20,7 +21,7 @@ FLIPS = "set_byte(payload, 9, get_byte(payload, 9) # 1)"
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Return a short path for the demo's directory: PostgreSQL's socket stays inside it."""
-    with tempfile.TemporaryDirectory(prefix="session-tests-demo-") as path:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as path:
         yield Path(path)
 
 

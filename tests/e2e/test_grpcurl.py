@@ -54,6 +54,7 @@ def test_list(run: Run) -> None:
         f"{SERVICE}.{rpc}"
         for rpc in (
             "SaveSession",
+            "SaveSessions",
             "RestoreSession",
             "GetSession",
             "GetRevision",

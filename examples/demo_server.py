@@ -2,16 +2,33 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 30.0
+
+
+@contextmanager
+def _later(*numbers: signal.Signals) -> Iterator[None]:
+    """Answer these signals only at the end. (Blocked signals would be blocked in a child, too.)"""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class DemoServer:
@@ -60,18 +77,19 @@ class DemoServer:
     def start(self) -> None:
         """Start it and wait until it listens."""
         self._log = []
-        self._process = subprocess.Popen(  # noqa: S603 - this Python, with arguments made here
-            [
-                *(sys.executable, "-m", "session_service", "serve", "--log-format=json"),
-                *("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", f"--data-dir={self.data_dir}"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # ctrl-C reaches the demo alone, which then stops the server
-        )
+        with _later(signal.SIGINT, signal.SIGTERM):  # or a server could run that nobody stops
+            self._process = subprocess.Popen(  # noqa: S603 - this Python, with arguments made here
+                [
+                    *(sys.executable, "-m", "session_service", "serve", "--log-format=json"),
+                    *("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", f"--data-dir={self.data_dir}"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # ctrl-C reaches the demo alone, which then stops the server
+            )
         threading.Thread(target=self._read, args=(self._process, self._log), daemon=True).start()
         self._wait_for("listening")
 

@@ -19,7 +19,7 @@ _STOP_TIMEOUT = 30.0
 
 @contextmanager
 def _later(*numbers: signal.Signals) -> Iterator[None]:
-    """Answer these signals only at the end. (Blocked signals would be blocked in a child, too.)"""
+    """Answer these signals only at the end; blocked ones would be blocked in a child, too."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in numbers}
     try:

@@ -22,7 +22,7 @@ serve: $(VENV)/.serve ## Run a server with its own PostgreSQL in .data (LISTEN=,
 	@LISTEN="$(LISTEN)" OPS_LISTEN="$(OPS_LISTEN)" DATA_DIR="$(DATA_DIR)" scripts/serve.sh "$(BIN)"
 
 test: $(VENV)/.dev ## Run all tests that need no root: unit, integration, end to end, faults
-	@scripts/timed.sh "make test" $(BIN)/python -m pytest -m "not system" -n 2 --dist worksteal \
+	@scripts/timed.sh "make test" $(BIN)/python -m pytest -m "not system" -n 3 --dist worksteal \
 		--cov --cov-report=term:skip-covered $(TESTFLAGS)
 
 check: $(VENV)/.dev $(PROTOS_VENV)/.done ## Lint, types, import rules, protos, manifests

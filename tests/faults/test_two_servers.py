@@ -47,7 +47,12 @@ LOCK_AFTER_ID = SHADOW.format(
         PERFORM pg_sleep(random() * 0.01);
         PERFORM pg_catalog.pg_advisory_xact_lock(key);
     """,
-    try_lock="RETURN pg_catalog.pg_try_advisory_xact_lock(key);",
+    try_lock="""
+        PERFORM pg_current_xact_id();
+        PERFORM pg_sleep(random() * 0.01);
+        PERFORM pg_catalog.pg_advisory_xact_lock(key);
+        RETURN true;
+    """,
 )
 
 Attempts = Sequence[dict[str, Any]]

@@ -16,9 +16,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/build.txt requirements/image.txt requirements/
 RUN python3 -m venv /opt/build \
     && python3 -m venv --without-pip /opt/session-service \
-    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
+    && /opt/build/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
     && /opt/build/bin/pip --python /opt/session-service/bin/python \
-        install --require-hashes --only-binary :all: -r requirements/image.txt
+        install --require-hashes --no-deps --only-binary :all: -r requirements/image.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY client client

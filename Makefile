@@ -49,29 +49,30 @@ clean: ## Remove environments and caches; data in .data stays
 	rm -rf $(VENV) $(PROTOS_VENV) $(BENCH_VENV) .build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # pip refuses a local project beside hashes: the pinned dependencies first, then
-# the project without dependencies.
+# the project without dependencies. --no-deps: the files name everything, and where a
+# package asks for another's extra, pip would look at releases newer than the pinned one.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	@echo "making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: requirements/serve.txt pyproject.toml | $(VENV)/bin/python
-	@scripts/timed.sh "installing the server" $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt
+	@scripts/timed.sh "installing the server" $(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/serve.txt
 	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/bin/python
-	@scripts/timed.sh "installing the tools" $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@scripts/timed.sh "installing the tools" $(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.txt
 	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@ $(VENV)/.serve
 
 $(PROTOS_VENV)/.done: requirements/protos.txt
 	@$(PYTHON) -m venv $(PROTOS_VENV)
-	@$(PROTOS_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/protos.txt
+	@$(PROTOS_VENV)/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/protos.txt
 	@touch $@
 
 $(BENCH_VENV)/.done: requirements/bench.txt pyproject.toml
 	@$(PYTHON) -m venv $(BENCH_VENV)
-	@scripts/timed.sh "installing the peers" $(BENCH_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/bench.txt
+	@scripts/timed.sh "installing the peers" $(BENCH_VENV)/bin/python $(PIP_INSTALL) --require-hashes --no-deps -r requirements/bench.txt
 	@$(BENCH_VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -62,6 +62,7 @@ def wheels() -> Path:
                 "download",
                 "--quiet",
                 "--require-hashes",
+                "--no-deps",
                 "--python-version",
                 "3.11",
             ]

@@ -20,7 +20,7 @@ WAITING_FOR_LOCK = """
 SAVING = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
-        AND state = 'active' AND query LIKE '%save_sessions_v1(%'
+        AND state = 'active' AND query LIKE '%save_sessions_v2(%'
 """
 SERVERS = """
     SELECT pid FROM pg_stat_activity

@@ -1,4 +1,4 @@
-"""Two servers on one database, many processes on both, the same sessions: and what it is like without the lock."""
+"""Two servers on one database, many processes on both, the same sessions: and what it is like when the lock is taken late."""
 
 import asyncio
 import json
@@ -39,7 +39,6 @@ SHADOW = """
         {try_lock}
     END $$;
 """
-NO_LOCK = SHADOW.format(lock="", try_lock="RETURN true;")
 ROUNDS = 6
 # What a row lock would be like: the transaction has its id before it waits.
 LOCK_AFTER_ID = SHADOW.format(
@@ -59,13 +58,6 @@ async def test_revisions_are_whole_and_in_order(server: ServerFactory, database_
     assert problems == []
     assert {"REVISION_MISMATCH"} == {attempt["error"] for attempt in attempts if attempt["error"]}
     assert {True, False} == {attempt["expected"] is None for attempt in attempts if attempt["revision"]}
-
-
-async def test_without_the_lock_it_fails(server: ServerFactory, database_url: str) -> None:
-    async with connected(database_url) as connection:
-        await connection.execute(NO_LOCK)
-    _, problems = await contend(server, database_url)
-    assert [problem for problem in problems if "INTERNAL" in problem], problems
 
 
 async def test_with_the_lock_after_the_transaction_id_it_fails(server: ServerFactory, database_url: str) -> None:

@@ -13,7 +13,7 @@ from session_service.postgres.pool import Connection
 
 
 class SaveStatus(IntEnum):
-    """What save_sessions_v1 says of an item."""
+    """What save_sessions_v2 says of an item."""
 
     SAVED = 0
     REPLAYED = 1
@@ -174,7 +174,7 @@ class ChangeOperation:
 
 Operation = SaveOperation | ChangeOperation
 
-SAVE = "SELECT * FROM save_sessions_v1($1, $2, $3, $4)"
+SAVE = "SELECT * FROM save_sessions_v2($1, $2, $3, $4)"
 CHANGE = """
     SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from session_service import logging
+from session_service import event_loop, logging
 from session_service.config import Settings, parse
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -21,7 +21,8 @@ def main() -> None:
     # Its C core writes to stderr past every formatter; set the variable to see it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        asyncio.run(_COMMANDS[command](settings))
+        with asyncio.Runner(loop_factory=event_loop.factory(settings.event_loop)) as runner:
+            runner.run(_COMMANDS[command](settings))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

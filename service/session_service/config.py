@@ -55,6 +55,8 @@ class Settings:
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))
     """Seconds that calls in flight get to finish after SIGTERM: 0 to 3600."""
+    event_loop: str = _setting("auto", values.one_of("auto", "uvloop", "asyncio"))
+    """uvloop, which takes less CPU, or asyncio's own; auto: uvloop if it is installed."""
     log_format: str = _setting("json", values.one_of("json", "console"))
     """json: one object a line; console: for people. Default: console on a terminal, else json."""
     log_level: str = _setting("info", values.one_of("debug", "info", "warning", "error"))

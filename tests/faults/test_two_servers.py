@@ -1,4 +1,4 @@
-"""Two servers on one database, many processes on both, the same sessions: and what it is like when the lock is taken late."""
+"""Two servers on one database, many processes on both, the same sessions; and what a late lock would do."""
 
 import asyncio
 import json

@@ -1,6 +1,5 @@
 """Plans that were made for a head that is no more."""
 
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -28,12 +27,12 @@ async def test_a_session_that_took_the_name_is_not_taken_for_the_old_one(
                 interfered = True
                 key = Change(_key(save), "test", uuid4())
                 await other.delete(key, purge=True, now=NOW)
-                await other.save(replace(save, content=content(["new"]), request_id=uuid4()), NOW)
+                await other.save(save._replace(content=content(["new"]), request_id=uuid4()), NOW)
             return await submit(operation)
 
         monkeypatch.setattr(store._batcher, "submit", interfering)
         extended = content(["old", "and", "more"])
-        second = await store.save(replace(save, content=extended, request_id=uuid4()), NOW)
+        second = await store.save(save._replace(content=extended, request_id=uuid4()), NOW)
 
         assert interfered
         assert second.session.uid != first.session.uid
@@ -50,7 +49,7 @@ async def test_a_restore_does_not_give_back_what_was_purged(database_url: str, m
     async with postgres_store(database_url) as (store, tenant), postgres_store(database_url) as (other, _):
         save = Save(tenant, "ada", "s", content(["old"]), "test", request_id=uuid4())
         for _ in range(3):
-            await store.save(replace(save, request_id=uuid4()), NOW)
+            await store.save(save._replace(request_id=uuid4()), NOW)
 
         # Between the read of a restore and its event, the session is purged and made again.
         submit = store._batcher.submit
@@ -61,7 +60,7 @@ async def test_a_restore_does_not_give_back_what_was_purged(database_url: str, m
             if not interfered:
                 interfered = True
                 await other.delete(Change(_key(save), "test", uuid4()), purge=True, now=NOW)
-                await other.save(replace(save, content=content(["new"]), request_id=uuid4()), NOW)
+                await other.save(save._replace(content=content(["new"]), request_id=uuid4()), NOW)
             return await submit(operation)
 
         monkeypatch.setattr(store._batcher, "submit", interfering)

@@ -33,7 +33,7 @@ class Bench:
     async def save(self, texts: str | Sequence[str], **more: Any) -> Saved:
         values = more.pop("values", None)
         save = Save(self.tenant, "ada", "s", content(list(texts), values), "test", request_id=uuid4())
-        return await self.store.save(replace(save, **more), NOW)
+        return await self.store.save(save._replace(**more), NOW)
 
     async def texts(self, revision: int | None = None, limit: int = 0) -> str:
         found = await self.store.get_revision(self.key, Target(revision=revision), with_state=True, message_limit=limit)

@@ -97,7 +97,7 @@ class MemoryStore:
             number = self._number(kept, target)
             if kept.session.delete_time:
                 raise SessionDeleted("", "")
-            kept.session = replace(kept.session, last_restore_time=now)
+            kept.session = kept.session._replace(last_restore_time=now)
             self._changes[place] = (asked, number, kept.session)
         return self._restored(kept, number, message_limit)
 
@@ -114,8 +114,7 @@ class MemoryStore:
         if not purge and kept.session.delete_time:
             raise SessionDeleted("", "")
         self._expect(change.expected_revision, kept.session.head_revision)
-        kept.session = replace(
-            kept.session,
+        kept.session = kept.session._replace(
             delete_time=(kept.session.delete_time or now) if purge else now,
             update_time=kept.session.update_time if purge else now,
         )
@@ -135,7 +134,7 @@ class MemoryStore:
         self._expect(change.expected_revision, kept.session.head_revision)
         if not kept.session.delete_time:
             raise SessionNotDeleted("")
-        kept.session = replace(kept.session, delete_time=None, update_time=now)
+        kept.session = kept.session._replace(delete_time=None, update_time=now)
         self._changes[place] = (asked, kept.session.head_revision, kept.session)
         return kept.session
 
@@ -223,8 +222,7 @@ class MemoryStore:
         )
         kept.revisions.append(revision)
         kept.contents.append(content)
-        kept.session = replace(
-            kept.session,
+        kept.session = kept.session._replace(
             head_revision=number,
             message_count=revision.message_count,
             size_bytes=size,
@@ -238,7 +236,7 @@ class MemoryStore:
 
     def _replayed(self, kept: _Kept, save: Save, first: Save, number: int) -> Saved:
         # A name that the server suggested is not part of the request.
-        if replace(save, session_name=first.session_name) != first and save.server_named:
+        if save._replace(session_name=first.session_name) != first and save.server_named:
             raise RequestIdReused("")
         if not save.server_named and save != first:
             raise RequestIdReused("")

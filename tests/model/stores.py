@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -84,9 +83,9 @@ def comparable(result: Any) -> Any:
     """What every store must agree on: all but the ids that a store chooses."""
     match result:
         case Session():
-            return replace(result, session_id=0, uid=None)
+            return result._replace(session_id=0, uid=None)
         case Revision():
-            return replace(result, etag="", metadata=dict(result.metadata))
+            return result._replace(etag="", metadata=dict(result.metadata))
         case Saved():
             return comparable(result.session), comparable(result.revision), result.replayed
         case Restored():

@@ -7,7 +7,6 @@ are restored; requests are repeated; sessions are deleted, undeleted and purged.
 import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -151,7 +150,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(changed=st.booleans())
     def repeat_save(self, changed):
         if self._last_save is not None:
-            self._both_save(replace(self._last_save, client_id="another" if changed else self._last_save.client_id))
+            self._both_save(self._last_save._replace(client_id="another" if changed else self._last_save.client_id))
 
     @rule(agent=AGENTS, suggested=NAMES, texts=st.lists(TEXTS, max_size=2))
     def save_server_named(self, agent, suggested, texts):

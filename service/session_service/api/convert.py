@@ -1,6 +1,6 @@
 """Between protobuf messages and the domain's values; checks what comes in."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from agent_sessions.v1 import session_pb2, session_service_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +22,8 @@ from session_service.sessions.model import (
     Target,
     Tenant,
 )
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Change = (
     session_service_pb2.RestoreSessionRequest
@@ -174,6 +176,5 @@ def revision(stored: Revision) -> session_pb2.Revision:
 def _time(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)

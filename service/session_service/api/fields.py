@@ -7,6 +7,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from session_service.sessions.errors import InvalidField
+from session_service.sessions.model import NO_ENTRIES
 
 NAME_LENGTH = 255
 """Characters of every name and identifier."""
@@ -39,6 +40,8 @@ def name(field: str, value: str) -> str:
 
 def optional_name(field: str, value: str, limit: int = NAME_LENGTH) -> str:
     """A name that may be empty."""
+    if not value:
+        return value
     length(field, value, limit)
     if found := _CONTROL.search(value):
         where = f"U+{ord(found[0]):04X} at position {found.start()}"
@@ -54,6 +57,8 @@ def length(field: str, value: str, limit: int = NAME_LENGTH) -> None:
 
 def entries(field: str, given: Mapping[str, str]) -> Mapping[str, str]:
     """Labels or metadata: names to short texts."""
+    if not given:
+        return NO_ENTRIES
     if len(given) > MAX_ENTRIES:
         raise InvalidField(field, f"at most {MAX_ENTRIES} entries", len(given))
     for key, value in given.items():

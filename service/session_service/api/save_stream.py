@@ -6,6 +6,7 @@ a time; whatever has been answered by then goes out in the next frame.
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import cast
 
 import structlog
 from agent_sessions.v1.session_service_pb2 import (
@@ -38,7 +39,7 @@ class SaveStream:
         self._save = save
         self._draining = draining
         self._on_error = on_error
-        self._in_hand = asyncio.Semaphore(MAX_IN_HAND)
+        self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._results: list[SaveResult] = []
         self._changed = asyncio.Event()
@@ -76,7 +77,9 @@ class SaveStream:
     async def _read(self, frames: AsyncIterable[SaveSessionsRequest]) -> None:
         async for frame in frames:
             for framed in frame.saves:
-                await self._in_hand.acquire()
+                while len(self._tasks) >= MAX_IN_HAND:
+                    self._room.clear()
+                    await self._room.wait()
                 task = asyncio.create_task(self._answer(framed))
                 self._tasks.add(task)
                 task.add_done_callback(self._answered)
@@ -96,25 +99,50 @@ class SaveStream:
     async def _carry_out(self, framed: FramedSave) -> SaveSessionResponse:
         if not framed.request.request_id:
             raise InvalidField("request_id", "is required in a frame")
-        timeout = _seconds(framed)
+        if not framed.HasField("timeout"):
+            return await self._save(framed.request)
+        limit = _Limit(_seconds(framed))
         try:
-            async with asyncio.timeout(timeout):
-                return await self._save(framed.request)
-        except TimeoutError:
-            raise DeadlineExceeded(f"the save was not done within {timeout} s; it may be stored all the same") from None
+            return await self._save(framed.request)
+        except asyncio.CancelledError:
+            if limit.has_passed and limit.task.uncancel() == 0:
+                seconds = limit.seconds
+                raise DeadlineExceeded(
+                    f"the save was not done within {seconds} s; it may be stored all the same"
+                ) from None
+            raise
+        finally:
+            limit.lift()
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._in_hand.release()
+        self._room.set()
         self._changed.set()
 
     def _wake(self, _: object) -> None:
         self._changed.set()
 
 
-def _seconds(framed: FramedSave) -> float | None:
-    if not framed.HasField("timeout"):
-        return None
+class _Limit:
+    """Cancels the task that made it after a time: asyncio.timeout, but for what few saves need."""
+
+    __slots__ = ("_timer", "has_passed", "seconds", "task")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.has_passed = False
+        self.task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+
+    def lift(self) -> None:
+        self._timer.cancel()
+
+    def _pass(self) -> None:
+        self.has_passed = True
+        self.task.cancel()
+
+
+def _seconds(framed: FramedSave) -> float:
     seconds = framed.timeout.seconds + framed.timeout.nanos / 1e9
     if seconds <= 0:
         raise InvalidField("timeout", "must be more than 0 s", seconds)

@@ -1,6 +1,7 @@
 """AgentState in and out: checked, taken apart into fragments, and put together again."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Payload, Role, StateDelta
 from google.protobuf.message import DecodeError
@@ -84,19 +85,25 @@ def put_together(found: Restored, agent_id: str) -> AgentState:
 
 def _small(path: str, given: AgentState | StateDelta) -> bytes:
     """The fields that every save gives anew, as a fragment of AgentState."""
-    fields.known(f"{path}.loop_state", given.loop_state, LOOP_STATES)
-    fields.length(f"{path}.llm_provider", given.llm_provider)
+    auth_type = given.auth_context.type if given.HasField("auth_context") else None
+    return _small_fields(path, given.loop_state, given.llm_provider, auth_type)
+
+
+@lru_cache(maxsize=1024)  # they change seldom, and come with every save
+def _small_fields(path: str, loop_state: int, llm_provider: str, auth_type: str | None) -> bytes:
+    fields.known(f"{path}.loop_state", loop_state, LOOP_STATES)
+    fields.length(f"{path}.llm_provider", llm_provider)
     small = AgentState(
-        loop_state=given.loop_state or LoopState.LOOP_STATE_IDLE,
-        llm_provider=given.llm_provider,
+        loop_state=LoopState.Name(loop_state or LoopState.LOOP_STATE_IDLE),
+        llm_provider=llm_provider,
         # Built anew, so that nothing but the type comes along.
-        auth_context=_auth(path, given.auth_context) if given.HasField("auth_context") else None,
+        auth_context=None if auth_type is None else AuthContext(type=_auth_type(path, auth_type)),
     )
     return small.SerializeToString(deterministic=True)
 
 
-def _auth(path: str, given: AuthContext) -> AuthContext:
-    return AuthContext(type=fields.optional_name(f"{path}.auth_context.type", given.type))
+def _auth_type(path: str, auth_type: str) -> str:
+    return fields.optional_name(f"{path}.auth_context.type", auth_type)
 
 
 def _values(path: str, given: Mapping[str, Payload]) -> dict[str, bytes]:

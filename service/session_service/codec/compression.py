@@ -4,6 +4,7 @@ Done here and not by PostgreSQL, whose pglz is slower and packs less; so payload
 columns are STORAGE EXTERNAL.
 """
 
+import threading
 from typing import NamedTuple
 
 import zstandard
@@ -13,6 +14,9 @@ RAW, ZSTD = 0, 1
 
 THRESHOLD = 1024
 """Bytes below which compressing costs more than it saves."""
+
+
+_of_thread = threading.local()
 
 
 class Packed(NamedTuple):
@@ -30,7 +34,7 @@ class Damaged(Exception):
 def pack(raw: bytes) -> Packed:
     """Compresses, unless that would not make it smaller."""
     if len(raw) >= THRESHOLD:
-        packed = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(raw)
+        packed = _compressor().compress(raw)
         if len(packed) < len(raw):
             return Packed(ZSTD, len(raw), packed)
     return Packed(RAW, len(raw), raw)
@@ -54,3 +58,11 @@ def unpack(codec: int, raw_size: int, payload: bytes) -> bytes:
     if len(raw) != raw_size:
         raise Damaged("wrong size")
     return raw
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """One for each thread: making one takes as long as using it, and it is not to be shared."""
+    found: zstandard.ZstdCompressor | None = getattr(_of_thread, "compressor", None)
+    if found is None:
+        found = _of_thread.compressor = zstandard.ZstdCompressor(level=1, write_content_size=False)
+    return found

@@ -12,8 +12,8 @@ def of_segment(
     first_message: int, message_count: int, end_bytes: int, raw_size: int, codec: int, digest: bytes, payload: bytes
 ) -> int:
     """For transcript_segments."""
-    numbers = f"{first_message} {message_count} {end_bytes} {raw_size} {codec}"
-    return _signed(_crc(numbers.encode(), digest, payload))
+    numbers = b"%d %d %d %d %d" % (first_message, message_count, end_bytes, raw_size, codec)
+    return _signed(_crc(numbers, digest, payload))
 
 
 def of_value(raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
@@ -43,11 +43,11 @@ class RevisionFacts(NamedTuple):
 def of_revision(facts: RevisionFacts) -> int:
     """For revisions."""
     *numbers, digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata = facts
-    texts: tuple[str, ...] = ()
+    parts = [digest, state_digest, state, value_digests or b""]
     if value_names or checkpoint_id or metadata:
         texts = (_canonical(value_names), checkpoint_id or "", _canonical(metadata))
-    parts = (digest, state_digest, state, value_digests or b"", *(text.encode() for text in texts))
-    return _signed(_crc(" ".join(map(str, numbers)).encode(), *parts))
+        parts += (text.encode() for text in texts)
+    return _signed(_crc(b"%d %d %d %d %d" % tuple(numbers), *parts))
 
 
 def _canonical(text: str | None) -> str:
@@ -57,10 +57,7 @@ def _canonical(text: str | None) -> str:
 
 def _crc(numbers: bytes, *parts: bytes) -> int:
     # The lengths come first, so that bytes cannot move from one part to the next unnoticed.
-    crc = zlib.crc32(numbers + repr([len(part) for part in parts]).encode())
-    for part in parts:
-        crc = zlib.crc32(part, crc)
-    return crc
+    return zlib.crc32(b"".join((numbers, repr([*map(len, parts)]).encode(), *parts)))
 
 
 def _signed(crc: int) -> int:

@@ -1,7 +1,7 @@
 """From driver errors to the domain's, by SQLSTATE; driver text goes no further than the log."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 import asyncpg
 
@@ -46,15 +46,25 @@ def to_domain(error: BaseException) -> SessionServiceError | None:
     return None
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+class _Translation:
+    """A context manager, written out: every save enters it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, SessionServiceError):
+            known = to_domain(error)
+            if known is not None:
+                raise known from error
+
+
+_TRANSLATION = _Translation()
+
+
+def translated() -> AbstractContextManager[None]:
     """Raises the domain's errors in place of the driver's."""
-    try:
-        yield
-    except SessionServiceError:
-        raise
-    except Exception as error:
-        known = to_domain(error)
-        if known is None:
-            raise
-        raise known from error
+    return _TRANSLATION

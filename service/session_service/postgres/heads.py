@@ -7,7 +7,7 @@ head is still that one. So nothing goes wrong when another server has moved it.
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -46,16 +46,14 @@ REVISION = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class SharedValue:
+class SharedValue(NamedTuple):
     """A big value, by reference."""
 
     digest: bytes
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class StateParts:
+class StateParts(NamedTuple):
     """A stored state without its messages and without what every save gives anew."""
 
     kept: bytes
@@ -70,8 +68,7 @@ class StateParts:
         return len(self.kept) + sum(map(len, self.inline.values())) + sum(v.size for v in self.shared.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(NamedTuple):
     """A revision that a delta may build on."""
 
     revision: int
@@ -83,8 +80,7 @@ class Base:
     parts: StateParts
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The newest revision of a session."""
 
     session_id: int
@@ -114,10 +110,15 @@ class HeadCache:
 
     def put(self, key: SessionKey, head: Head) -> None:
         """Remembers a head."""
-        self.forget(key)
+        place = _place(key)
         size = _REMEMBERED_OVERHEAD + (head.base.parts.size if head.base else 0)
-        self._heads[_place(key)] = head, size
-        self._room -= size
+        before = self._heads.get(place)
+        self._heads[place] = head, size
+        if before is None:
+            self._room -= size
+        else:
+            self._heads.move_to_end(place)
+            self._room -= size - before[1]
         while self._room < 0 or len(self._heads) > self._entries:
             _, (_, freed) = self._heads.popitem(last=False)
             self._room += freed

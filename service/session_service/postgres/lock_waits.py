@@ -6,9 +6,9 @@ sessions would take all connections, and every other session would wait, too.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
+from contextlib import asynccontextmanager, suppress
 
 from session_service.postgres.pool import LOCK_TIMEOUT
 from session_service.sessions.errors import Contention
@@ -22,21 +22,55 @@ class LockWaits:
     """Turns at sessions, and places to wait in."""
 
     def __init__(self, places: int) -> None:
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._queues: dict[int, deque[asyncio.Future[None]] | None] = {}
+        """Who waits for a turn at a session that somebody has a turn at; None: nobody has waited yet."""
         self._places = asyncio.Semaphore(places)
 
-    @asynccontextmanager
-    async def turn(self, lock_key: int) -> AsyncIterator[None]:
+    async def begin_turn(self, lock_key: int) -> None:
         """One at a time in this process: two saves of a session would only spoil each other's plans.
 
         Raises: Contention.
         """
-        lock = self._turns.setdefault(lock_key, asyncio.Lock())
-        await _acquire(lock)
+        # A save does this and nothing else here: nobody waits for its session.
+        if lock_key not in self._queues:
+            self._queues[lock_key] = None
+            return
+        queue = self._queues[lock_key]
+        if queue is None:
+            queue = self._queues[lock_key] = deque()
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.end_turn(lock_key)  # it came just then
+            else:
+                with suppress(ValueError):
+                    queue.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise _contention() from None
+            raise
+
+    def end_turn(self, lock_key: int) -> None:
+        """Let the next one have its turn."""
+        queue = self._queues[lock_key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._queues[lock_key]
+
+    @asynccontextmanager
+    async def turn(self, lock_key: int) -> AsyncIterator[None]:
+        """Have a turn. Raises: Contention."""
+        await self.begin_turn(lock_key)
         try:
             yield
         finally:
-            lock.release()
+            self.end_turn(lock_key)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -51,9 +85,13 @@ class LockWaits:
             self._places.release()
 
 
-async def _acquire(wanted: asyncio.Lock | asyncio.Semaphore) -> None:
+async def _acquire(wanted: asyncio.Semaphore) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
             await wanted.acquire()
     except TimeoutError:
-        raise Contention("the session is being changed by others; try again") from None
+        raise _contention() from None
+
+
+def _contention() -> Contention:
+    return Contention("the session is being changed by others; try again")

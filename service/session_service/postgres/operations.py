@@ -1,7 +1,6 @@
 """What the write batcher carries: rows for the functions of 0002_functions.sql, and the calls themselves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -142,8 +141,7 @@ class ChangeRow(NamedTuple):
     event_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class SaveOperation:
+class SaveOperation(NamedTuple):
     """A save with everything it writes."""
 
     lock_keys: Sequence[int]
@@ -158,12 +156,13 @@ class SaveOperation:
     @property
     def stored_bytes(self) -> int:
         """Payload bytes to be written."""
-        more = sum(len(s.payload) for s in self.segments) + sum(len(v.payload) for v in self.values)
-        return len(self.row.state) + len(self.row.last_payload or b"") + more
+        size = len(self.row.state) + len(self.row.last_payload or b"")
+        for other in (*self.segments, *self.values):
+            size += len(other.payload)
+        return size
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeOperation:
+class ChangeOperation(NamedTuple):
     """A restore, delete or undelete."""
 
     lock_keys: Sequence[int]

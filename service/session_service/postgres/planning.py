@@ -58,6 +58,8 @@ async def _delta(prepared: Prepared, head: Head, base: Base, delta: Delta, fetch
     run, placed = await _placed(prepared, head, base, delta, count, fetch)
     if placed is None:
         return await _written_out(prepared, head, base, delta, count, fetch)
+    if not delta.set_values and not delta.remove_values:
+        return saving.put_together(prepared, head, placed, run, base.parts, ())
     inline, shared, rows = saving.sort_values(prepared.secret, delta.set_values)
     gone = {*delta.remove_values, *delta.set_values}
     parts = StateParts(

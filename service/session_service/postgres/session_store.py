@@ -1,7 +1,6 @@
 """SessionStore on PostgreSQL."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -80,9 +79,14 @@ class PostgresSessionStore:
         """See SessionStore."""
         prepared = saving.prepare(save, now)
         with translated():
-            async with self._waits.turn(prepared.lock_keys[0]):
+            await self._waits.begin_turn(prepared.lock_keys[0])
+            try:
                 planned, row = await self._carry_out(prepared)
-            return await self._saved(prepared, planned, row)
+            finally:
+                self._waits.end_turn(prepared.lock_keys[0])
+            if row["status"] == SaveStatus.SAVED:
+                return self._stored(prepared, planned, row)
+            return await self._not_stored(prepared, row)
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""
@@ -160,19 +164,9 @@ class PostgresSessionStore:
             (row,) = await execute(connection, [planned.operation], wait=True)
         return planned, row
 
-    async def _saved(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> Saved:
+    async def _not_stored(self, prepared: Prepared, row: asyncpg.Record) -> Saved:
+        """Return what the request stored before, or raise why it was refused."""
         status, save = SaveStatus(row["status"]), prepared.save
-        if status is SaveStatus.SAVED:
-            head = planned.head(row["session_id"], row["uid"], row["head_transcript_id"])
-            self._heads.put(replace(prepared.key, session_name=row["session_name"]), head)
-            operation = planned.operation
-            self._observer.saved(
-                planned.placed.kind,
-                sum(segment.message_count for segment in planned.placed.segments),
-                operation.row.size_bytes,
-                operation.stored_bytes,
-            )
-            return Saved(rows.session(row, save.agent_id), _stored(planned, row["uid"], save), replayed=False)
         self._heads.forget(prepared.key)
         if status is SaveStatus.NAME_TAKEN:
             raise NameTaken
@@ -184,6 +178,20 @@ class PostgresSessionStore:
         if found.session.session_id != session.session_id:
             raise Contention(f"{key} was purged and made again meanwhile; try again")
         return Saved(session, found.revision, replayed=True)
+
+    def _stored(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> Saved:
+        """Remember the new head, tell the observer, and put the answer together."""
+        revision = _revision(planned, row["uid"], prepared.save)
+        head = planned.head(row["session_id"], row["uid"], row["head_transcript_id"], revision.etag)
+        self._heads.put(prepared.key, head)
+        operation = planned.operation
+        self._observer.saved(
+            planned.placed.kind,
+            sum(segment.message_count for segment in planned.placed.segments),
+            operation.row.size_bytes,
+            operation.stored_bytes,
+        )
+        return Saved(rows.session(row, prepared.save.agent_id), revision, replayed=False)
 
     async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
         try:
@@ -268,7 +276,7 @@ async def _read_head(fetch: Fetch, prepared: Prepared) -> Head | None:
     return await read_head(fetch, prepared.key, made_by)
 
 
-def _stored(planned: Planned, uid: UUID, save: Save) -> Revision:
+def _revision(planned: Planned, uid: UUID, save: Save) -> Revision:
     row = planned.operation.row
     revision = row.planned_head + 1
     return Revision(

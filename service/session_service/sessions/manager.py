@@ -46,7 +46,7 @@ class SessionManager:
         """
         # Every save carries an id, so that the store can repeat one whose
         # connection broke before the answer, without storing it twice.
-        save = save if save.request_id else replace(save, request_id=uuid4())
+        save = save if save.request_id else save._replace(request_id=uuid4())
         now = self._clock()
         if save.session_name:
             return await self._store.save(save, now)
@@ -85,7 +85,7 @@ class SessionManager:
     async def _save_named(self, save: Save, now: datetime) -> Saved:
         for name in naming.suggestions(now):
             try:
-                return await self._store.save(replace(save, session_name=name, server_named=True), now)
+                return await self._store.save(save._replace(session_name=name, server_named=True), now)
             except NameTaken:
                 continue
         raise AssertionError("suggestions never end")

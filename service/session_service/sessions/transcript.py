@@ -6,8 +6,8 @@ begins a new transcript that shares the common beginning with its parent.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from session_service.sessions import digests, fragments
 
@@ -18,8 +18,7 @@ MAX_DEPTH = 16
 """A transcript that would have more ancestors is written whole instead, so that a restore stays one short walk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Consecutive messages, ready to be stored."""
 
     first_message: int
@@ -32,8 +31,7 @@ class Segment:
     """Running digest at the segment's end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Messages that follow `first` others, with what is known at every place between them."""
 
     first: int
@@ -69,8 +67,7 @@ class Run:
         return self.ends[count - self.first]
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Where a revision's messages are: the first n of a transcript, stored or about to be."""
 
     transcript_id: int | None
@@ -95,8 +92,7 @@ class Placed:
         return "whole" if self.parent_transcript_id is None else "branch"
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(NamedTuple):
     """The end of the transcript that a session's head uses, as the session's row tells it."""
 
     transcript_id: int
@@ -106,8 +102,7 @@ class Tail:
     """Running digest over the head's message_count messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """The transcript that owns the last common message."""
 
     transcript_id: int

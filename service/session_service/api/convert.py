@@ -1,9 +1,9 @@
 """Between protobuf messages and the domain's values; checks what comes in."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from agent_sessions.v1 import session_pb2, session_service_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from session_service.api import fields, pagination, states
 from session_service.auth.principal import Principal
@@ -137,44 +137,56 @@ def revision_query(request: session_service_pb2.ListRevisionsRequest, tenant: Te
 def saved(done: Saved) -> session_service_pb2.SaveSessionResponse:
     """The answer to a save."""
     return session_service_pb2.SaveSessionResponse(
-        session=session(done.session), revision=revision(done.revision), replayed=done.replayed
+        session=_session(done.session), revision=_revision(done.revision), replayed=done.replayed
     )
 
 
 def session(stored: Session) -> session_pb2.Session:
     """A session."""
-    return session_pb2.Session(
-        agent_id=stored.agent_id,
-        session_name=stored.session_name,
-        uid=str(stored.uid or ""),
-        user_id=stored.user_id,
-        head_revision=stored.head_revision,
-        message_count=stored.message_count,
-        size_bytes=stored.size_bytes,
-        labels=stored.labels,
-        create_time=_time(stored.create_time),
-        update_time=_time(stored.update_time),
-        last_restore_time=_time(stored.last_restore_time),
-        delete_time=_time(stored.delete_time),
-    )
+    return session_pb2.Session(**_session(stored))
 
 
 def revision(stored: Revision) -> session_pb2.Revision:
     """A revision."""
-    return session_pb2.Revision(
-        revision=stored.revision,
-        etag=stored.etag,
-        parent_revision=stored.parent_revision,
-        checkpoint_id=stored.checkpoint_id,
-        message_count=stored.message_count,
-        size_bytes=stored.size_bytes,
-        create_time=_time(stored.create_time),
-        metadata=stored.metadata,
-    )
+    return session_pb2.Revision(**_revision(stored))
 
 
-def _time(moment: datetime | None) -> Timestamp | None:
+# As dictionaries: a message that is given to another one's constructor is copied
+# by way of its bytes, a dictionary becomes the message where it belongs.
+
+
+def _session(stored: Session) -> dict[str, Any]:
+    return {
+        "agent_id": stored.agent_id,
+        "session_name": stored.session_name,
+        "uid": str(stored.uid or ""),
+        "user_id": stored.user_id,
+        "head_revision": stored.head_revision,
+        "message_count": stored.message_count,
+        "size_bytes": stored.size_bytes,
+        "labels": stored.labels,
+        "create_time": _time(stored.create_time),
+        "update_time": _time(stored.update_time),
+        "last_restore_time": _time(stored.last_restore_time),
+        "delete_time": _time(stored.delete_time),
+    }
+
+
+def _revision(stored: Revision) -> dict[str, Any]:
+    return {
+        "revision": stored.revision,
+        "etag": stored.etag,
+        "parent_revision": stored.parent_revision,
+        "checkpoint_id": stored.checkpoint_id,
+        "message_count": stored.message_count,
+        "size_bytes": stored.size_bytes,
+        "create_time": _time(stored.create_time),
+        "metadata": stored.metadata,
+    }
+
+
+def _time(moment: datetime | None) -> dict[str, int] | None:
     if moment is None:
         return None
     since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}

@@ -11,7 +11,6 @@ from typing import cast
 import structlog
 from agent_sessions.v1.session_service_pb2 import (
     FramedSave,
-    SaveResult,
     SaveSessionRequest,
     SaveSessionResponse,
     SaveSessionsRequest,
@@ -41,7 +40,8 @@ class SaveStream:
         self._on_error = on_error
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._results: list[SaveResult] = []
+        self._frame = SaveSessionsResponse()
+        """Answers that wait to be sent."""
         self._changed = asyncio.Event()
 
     async def answers(self, frames: AsyncIterable[SaveSessionsRequest]) -> AsyncIterator[SaveSessionsResponse]:
@@ -60,11 +60,11 @@ class SaveStream:
                 self._changed.clear()
                 if drain.done():
                     reader.cancel()
-                if self._results:
-                    results, self._results = self._results, []
-                    yield SaveSessionsResponse(results=results)
+                if self._frame.results:
+                    frame, self._frame = self._frame, SaveSessionsResponse()
+                    yield frame
                 # Looked at after the answers went out: nothing wakes this loop for those that came meanwhile.
-                if reader.done() and not self._tasks and not self._results:
+                if reader.done() and not self._tasks and not self._frame.results:
                     break
             if drain.done():
                 raise ShuttingDown("the server is shutting down")
@@ -87,14 +87,15 @@ class SaveStream:
     async def _answer(self, framed: FramedSave) -> None:
         request_id = framed.request.request_id
         try:
-            result = SaveResult(request_id=request_id, response=await self._carry_out(framed))
+            response = await self._carry_out(framed)
         except Exception as error:
             code, reason = kind_of(error)
             self._on_error(reason)
             if (code, reason) == INTERNAL:
                 _log.exception("save failed", request_id=request_id)
-            result = SaveResult(request_id=request_id, error=to_save_error(error, request_id))
-        self._results.append(result)
+            self._frame.results.add(request_id=request_id, error=to_save_error(error, request_id))
+        else:
+            self._frame.results.add(request_id=request_id, response=response)
 
     async def _carry_out(self, framed: FramedSave) -> SaveSessionResponse:
         if not framed.request.request_id:

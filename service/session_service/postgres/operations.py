@@ -1,6 +1,7 @@
 """What the write batcher carries: rows for the functions of 0002_functions.sql, and the calls themselves."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -157,12 +158,15 @@ class SaveOperation(NamedTuple):
     def stored_bytes(self) -> int:
         """Payload bytes to be written."""
         size = len(self.row.state) + len(self.row.last_payload or b"")
-        for other in (*self.segments, *self.values):
-            size += len(other.payload)
+        for segment in self.segments:
+            size += len(segment.payload)
+        for value in self.values:
+            size += len(value.payload)
         return size
 
 
-class ChangeOperation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ChangeOperation:
     """A restore, delete or undelete."""
 
     lock_keys: Sequence[int]

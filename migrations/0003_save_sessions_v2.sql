@@ -78,7 +78,7 @@ BEGIN
 END $$;
 
 -- Saves a batch: one item per session at most. The locks must come in key order.
--- status and columns are those of save_sessions_v1; a busy item has no columns.
+-- status and columns are those of save_sessions_v1; rows come in the items' order.
 CREATE FUNCTION save_sessions_v2(
     p_wait boolean,
     p_lock_item integer[],
@@ -193,8 +193,8 @@ BEGIN
             transcript := NULL;
         ELSE
             some_begin := some_begin OR i.transcript_id IS NULL;
-            some_have_more_segments := some_have_more_segments OR cardinality(i.segments) > 0;
-            some_have_values := some_have_values OR cardinality(i.new_values) > 0;
+            some_have_more_segments := some_have_more_segments OR i.segments IS NOT NULL;
+            some_have_values := some_have_values OR i.new_values IS NOT NULL;
         END IF;
         stored_sessions[item] := session_id;
         stored_transcripts[item] := transcript;

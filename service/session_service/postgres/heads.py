@@ -68,6 +68,22 @@ class StateParts(NamedTuple):
         return len(self.kept) + sum(map(len, self.inline.values())) + sum(v.size for v in self.shared.values())
 
 
+class PackedState(NamedTuple):
+    """A state without its messages, as a row of revisions holds it."""
+
+    small: bytes
+    """What every save gives anew: this form is good as long as it and the parts stay."""
+    size: int
+    """Bytes of the state without its messages, uncompressed."""
+    codec: int
+    raw_size: int
+    state: bytes
+    digest: bytes
+    value_digests: bytes | None
+    value_names: str | None
+    """JSON."""
+
+
 class Base(NamedTuple):
     """A revision that a delta may build on."""
 
@@ -78,6 +94,8 @@ class Base(NamedTuple):
     message_bytes: int
     digest: bytes
     parts: StateParts
+    packed: PackedState | None = None
+    """The parts as they were stored; None: this process did not store them."""
 
 
 class Head(NamedTuple):

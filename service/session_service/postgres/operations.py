@@ -198,12 +198,13 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]
     if saves:
-        items = [(*op.row, op.segments, op.values, op.repair) for op in saves]
+        # NULL for an empty array: most are empty, and each would be encoded by itself.
+        items = [(*op.row, op.segments or None, op.values or None, op.repair) for op in saves]
         rows = await connection.fetch(SAVE, *head, items)
     else:
         changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
         rows = await connection.fetch(CHANGE, *head, *_columns(changes, len(ChangeRow._fields)))
-    return sorted(rows, key=_item)
+    return rows if saves else sorted(rows, key=_item)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

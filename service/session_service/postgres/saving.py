@@ -12,7 +12,7 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it stands i
 from session_service.codec import compression
 from session_service.postgres import checksums
 from session_service.postgres.checksums import RevisionFacts
-from session_service.postgres.heads import Base, Head, SharedValue, StateParts
+from session_service.postgres.heads import Base, Head, PackedState, SharedValue, StateParts
 from session_service.postgres.operations import SaveOperation, SaveRow, SegmentRow, ValueRow
 from session_service.sessions import digests, fragments, placement, transcript
 from session_service.sessions.model import Content, Delta, Save, SessionKey
@@ -50,13 +50,16 @@ class Planned(NamedTuple):
     operation: SaveOperation
     placed: Placed
     parts: StateParts
+    packed: PackedState
 
     def head(self, session_id: int, uid: UUID, transcript_id: int, etag: str) -> Head:
         """The head that the operation made, given the ids that the database chose."""
         row = self.operation.row
         revision = row.planned_head + 1
         tail = Tail(transcript_id, row.transcript_length, row.message_count, row.digest)
-        base = Base(revision, etag, transcript_id, row.message_count, row.message_bytes, row.digest, self.parts)
+        base = Base(
+            revision, etag, transcript_id, row.message_count, row.message_bytes, row.digest, self.parts, self.packed
+        )
         return Head(session_id, uid, revision, tail, base)
 
 
@@ -106,8 +109,10 @@ def put_together(
         values: big values to be written.
     """
     *more, last = map(_segment, placed.segments) if placed.segments else (_NO_SEGMENT,)
-    row = _row(prepared, head, placed, run, parts, last)
-    return Planned(SaveOperation(prepared.lock_keys, row, more, values, prepared.save.self_contained), placed, parts)
+    packed = _packed(prepared, head, parts)
+    row = _row(prepared, head, placed, run, packed, last)
+    operation = SaveOperation(prepared.lock_keys, row, more, values, prepared.save.self_contained)
+    return Planned(operation, placed, parts, packed)
 
 
 def base_missing(prepared: Prepared, head: Head | None) -> Planned:
@@ -115,31 +120,47 @@ def base_missing(prepared: Prepared, head: Head | None) -> Planned:
     run = Run.whole(prepared.secret, ())
     parts = StateParts(b"", {}, {})
     placed = transcript.whole(run)
-    row = _row(prepared, head, placed, run, parts, _NO_SEGMENT)
-    return Planned(
-        SaveOperation(prepared.lock_keys, row._replace(base_missing=True), (), (), repair=False), placed, parts
+    packed = _packed(prepared, head, parts)
+    row = _row(prepared, head, placed, run, packed, _NO_SEGMENT)._replace(base_missing=True)
+    return Planned(SaveOperation(prepared.lock_keys, row, (), (), repair=False), placed, parts, packed)
+
+
+def _packed(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedState:
+    small = prepared.save.content.small
+    known = head.base.packed if head and head.base and head.base.parts is parts else None
+    if known and known.small == small:
+        return known
+    codec, raw_size, state = compression.pack(b"".join((small, parts.kept, *parts.inline.values())))
+    names = [(name, value.size) for name, value in parts.shared.items()]
+    return PackedState(
+        small=small,
+        size=len(small) + parts.size,
+        codec=codec,
+        raw_size=raw_size,
+        state=state,
+        digest=digests.of_state(prepared.secret, small, parts.kept, _value_digests(prepared.secret, parts)),
+        value_digests=b"".join(value.digest for value in parts.shared.values()) or None,
+        value_names=json.dumps(names) if names else None,
     )
 
 
 def _row(
-    prepared: Prepared, head: Head | None, placed: Placed, run: Run, parts: StateParts, last: SegmentRow
+    prepared: Prepared, head: Head | None, placed: Placed, run: Run, packed: PackedState, last: SegmentRow
 ) -> SaveRow:
-    save, content = prepared.save, prepared.save.content
+    save = prepared.save
     planned_head = head.revision if head else 0
-    small = content.small
-    codec, raw_size, state = compression.pack(b"".join((small, parts.kept, *parts.inline.values())))
-    names = [(name, value.size) for name, value in parts.shared.items()]
+    message_bytes = run.ends[-1]
     facts = RevisionFacts(
         revision=planned_head + 1,
         message_count=run.end,
-        size_bytes=run.size(run.end) + len(small) + parts.size,
-        state_raw_size=raw_size,
-        state_codec=codec,
-        digest=run.digest(run.end),
-        state_digest=digests.of_state(prepared.secret, small, parts.kept, _value_digests(prepared.secret, parts)),
-        state=state,
-        value_digests=b"".join(value.digest for value in parts.shared.values()) or None,
-        value_names=json.dumps(names) if names else None,
+        size_bytes=message_bytes + packed.size,
+        state_raw_size=packed.raw_size,
+        state_codec=packed.codec,
+        digest=run.digests[-1],
+        state_digest=packed.digest,
+        state=packed.state,
+        value_digests=packed.value_digests,
+        value_names=packed.value_names,
         checkpoint_id=save.checkpoint_id or None,
         metadata=json.dumps(dict(save.metadata)) if save.metadata else None,
     )
@@ -151,7 +172,7 @@ def _row(
         server_named=save.server_named,
         planned_session_id=head.session_id if head else 0,
         planned_head=planned_head,
-        base_revision=content.base_revision if isinstance(content, Delta) else None,
+        base_revision=save.content.base_revision if isinstance(save.content, Delta) else None,
         base_missing=False,
         expected_revision=save.expected_revision,
         request_id=prepared.request_id,
@@ -173,7 +194,7 @@ def _row(
         depth=placed.depth,
         transcript_length=placed.transcript_length,
         message_count=facts.message_count,
-        message_bytes=run.size(run.end),
+        message_bytes=message_bytes,
         size_bytes=facts.size_bytes,
         digest=facts.digest,
         state_digest=facts.state_digest,

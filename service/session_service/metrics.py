@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from session_service.save_tally import SaveTally
+
 _CALL_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SAVES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -82,10 +84,7 @@ class Metrics:
         info.labels(version, platform.python_version()).set(1)
         self._database_up = self._gauge("database_up", "1 while PostgreSQL answers, else 0.")
         self._errors = self._counter("errors_total", "RPCs that ended with an error, by reason.", "reason")
-        self._saves = self._counter("saves_total", "Revisions stored, by placement of messages.", "kind")
-        self._saved_messages = self._counter("saved_messages_total", "Messages stored.")
-        self._content_bytes = self._counter("saved_content_bytes_total", "Size of states saved, in bytes.")
-        self._stored_bytes = self._counter("stored_bytes_total", "Bytes written, after compression.")
+        self.saved = SaveTally(self.registry).saved
         self._restores = self._counter("restores_total", "States read.")
         self._restored_messages = self._counter("restored_messages_total", "Messages read.")
         self._restored_bytes = self._counter("restored_content_bytes_total", "Size of states read, in bytes.")
@@ -103,13 +102,6 @@ class Metrics:
     def database(self, up: bool) -> None:
         """Note whether the database was reached."""
         self._database_up.set(int(up))
-
-    def saved(self, kind: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
-        """Count a revision stored: its new messages, its state's size, the bytes written for it."""
-        self._saves.labels(kind).inc()
-        self._saved_messages.inc(messages)
-        self._content_bytes.inc(content_bytes)
-        self._stored_bytes.inc(stored_bytes)
 
     def flushed(self, saves: int, seconds: float) -> None:
         """Count saves that one transaction committed, and its duration."""

@@ -1,9 +1,12 @@
 """`sessionctl replay` as a process, through a real server: every payload comes back to the byte."""
 
+import asyncio
 import gzip
 import json
 import os
 import subprocess
+import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import asyncpg
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.sessionctl_process import Sessionctl
 from tests.fixtures.figures import Tell
@@ -108,6 +112,17 @@ def recorded(corpus: Path) -> list[dict[str, Any]]:
     ]
 
 
+def saves_by_kind(server: ServerProcess) -> Counter[str]:
+    """Return how many saves the server has counted of each kind."""
+    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    found: Counter[str] = Counter()
+    for sample in (sample for family in families for sample in family.samples):
+        if sample.name == "session_service_saves_total":
+            found[sample.labels["kind"]] += round(sample.value)
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
@@ -132,6 +147,9 @@ async def test_all_recorded_conversations(
     # By another way than the one under test: all revisions are there, and every session was restored once.
     assert await fetch_value(database_url, "SELECT count(*) FROM revisions") == messages
     assert await fetch_value(database_url, "SELECT count(*) FROM session_events WHERE type = 2") == len(lines)
+    saves = await asyncio.to_thread(saves_by_kind, process)
+    assert sum(saves.values()) == messages
+    assert saves["delta"] >= 0.99 * messages
     tables, payloads = await bytes_stored(database_url)
     client_cpu = after.children_user + after.children_system - before.children_user - before.children_system
     tell(

@@ -54,7 +54,7 @@ def test_probes_follow_the_server(ops: Running) -> None:
 
 
 def test_metrics_are_served_in_prometheus_format(ops: Running) -> None:
-    ops.metrics.saved("append", 3, 100, 40)
+    ops.metrics.saved("delta", "append", 3, 100, 40)
     status, content_type, body = ops.request("/metrics")
     assert status == 200
     assert content_type.startswith("text/plain; version=")
@@ -63,7 +63,7 @@ def test_metrics_are_served_in_prometheus_format(ops: Running) -> None:
         for family in text_string_to_metric_families(body)
         for sample in family.samples
     }
-    assert samples["session_service_saves_total", ("kind", "append")] == 1
+    assert samples["session_service_saves_total", ("kind", "delta"), ("placement", "append")] == 1
     assert samples["session_service_stored_bytes_total",] == 40
     assert any(name[0] == "session_service_build_info" and ("version", "1.2.3") in name for name in samples)
 

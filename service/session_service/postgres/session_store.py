@@ -29,6 +29,7 @@ from session_service.sessions import digests, placement
 from session_service.sessions.errors import Contention, CorruptData
 from session_service.sessions.model import (
     Change,
+    Delta,
     Restored,
     Revision,
     RevisionQuery,
@@ -186,6 +187,7 @@ class PostgresSessionStore:
         self._heads.put(prepared.key, head)
         operation = planned.operation
         self._observer.saved(
+            "delta" if isinstance(prepared.save.content, Delta) else "snapshot",
             planned.placed.kind,
             sum(segment.message_count for segment in planned.placed.segments),
             operation.row.size_bytes,

@@ -6,11 +6,12 @@ from typing import Protocol
 class Observer(Protocol):
     """Hears of work that was done. Implementations must not raise."""
 
-    def saved(self, kind: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
+    def saved(self, kind: str, placement: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
         """A revision was stored.
 
-        kind: "append", "prefix", "branch" or "whole", by how its messages were placed; messages and stored_bytes
-        (compressed) are what was written, content_bytes the size of the state saved.
+        kind: "snapshot" or "delta", as it was sent. placement: "append", "prefix", "branch" or "whole", by how its
+        messages were placed; messages and stored_bytes (compressed) are what was written, content_bytes the size of
+        the state saved.
         """
 
     def flushed(self, saves: int, seconds: float) -> None:
@@ -26,7 +27,7 @@ class Observer(Protocol):
 class SilentObserver:
     """Ignores everything."""
 
-    def saved(self, kind: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
+    def saved(self, kind: str, placement: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
         """Nothing."""
 
     def flushed(self, saves: int, seconds: float) -> None:

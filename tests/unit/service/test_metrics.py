@@ -10,13 +10,13 @@ def test_each_has_a_registry_of_its_own() -> None:
 
 def test_what_the_store_tells_is_counted() -> None:
     metrics = Metrics("1")
-    metrics.saved("append", 3, 1000, 400)
-    metrics.saved("branch", 1, 10, 20)
+    metrics.saved("delta", "append", 3, 1000, 400)
+    metrics.saved("snapshot", "branch", 1, 10, 20)
     metrics.flushed(2, 0.004)
     metrics.corrupted()
     metrics.database(True)
     value = metrics.registry.get_sample_value
-    assert value("session_service_saves_total", {"kind": "append"}) == 1
+    assert value("session_service_saves_total", {"kind": "delta", "placement": "append"}) == 1
     assert value("session_service_saved_messages_total") == 4
     assert value("session_service_saved_content_bytes_total") == 1010
     assert value("session_service_stored_bytes_total") == 420

@@ -1,7 +1,6 @@
 """One conversation: a checkpoint per message, then a restore."""
 
 from collections.abc import Callable
-from itertools import accumulate
 
 from agent_sessions.cli.failures import CommandFailed, from_error
 from agent_sessions.cli.replay.comparison import Mismatch, mismatches
@@ -27,7 +26,6 @@ class ConversationReplay:
     async def run(self) -> None:
         """Raise CommandFailed, naming the session, for anything but a mismatch."""
         try:
-            # Each message is encoded here, once; the snapshots below share it.
             complete = self._client.codec.encode(State(messages=list(self._conversation.messages)))
             complete.agent_id = self._conversation.agent_id
             await self._save(complete)
@@ -39,18 +37,13 @@ class ConversationReplay:
         self._totals.bytes_in += sum(len(message.payload.data) for message in complete.message_history)
 
     async def _save(self, complete: AgentState) -> None:
-        """Save the whole state after each message, on the condition that nobody else does."""
-        snapshot = AgentState()
-        snapshot.CopyFrom(complete)
-        del snapshot.message_history[:]
-        sizes = accumulate(map(_framed_size, complete.message_history), initial=snapshot.ByteSize())
-        next(sizes)
+        """Save after each message, on the condition that nobody else does."""
         names = (self._conversation.agent_id, self._conversation.session_name)
-        for base, (message, size) in enumerate(zip(complete.message_history, sizes, strict=True)):
-            snapshot.message_history.append(message)
-            saved = await self._client.save(*names, snapshot, expected_revision=base)
+        session = self._client.session(*names, exclusive=True)
+        for base, message in enumerate(complete.message_history):
+            saved = await session.append([message])
             self._totals.saves += 1
-            self._totals.bytes_sent += size
+            self._totals.bytes_sent += _framed_size(message)
             if saved.revision.revision != base + 1:
                 self._add(f"save {base + 1} made revision {saved.revision.revision}")
             self._on_save()

@@ -24,7 +24,7 @@ class Totals:
     bytes_in: int = 0
     """The encoded messages, each once."""
     bytes_sent: int = 0
-    """The snapshots as protobuf: every state as often as it was saved."""
+    """The messages as protobuf, as the saves carried them."""
     mismatches: list[Mismatch] = field(default_factory=list)
 
 

@@ -19,6 +19,9 @@ REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
 Context = Any
 """grpc.aio.ServicerContext; no RPC here needs it."""
 
+Encoded = Any
+"""An answer, perhaps in wire form already; the generated base class knows messages only."""
+
 
 class SessionServicer(SessionServiceServicer):
     """Runs behind the interceptors, which authenticate, log, count, and turn exceptions into statuses."""
@@ -55,17 +58,16 @@ class SessionServicer(SessionServiceServicer):
         async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
             yield frame
 
-    async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> pb.RestoreSessionResponse:
+    async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> Encoded:
         """Return a state and record that it was restored."""
         tenant, caller = await self._caller()
         found = await self._manager.restore(
             convert.change(request, tenant, caller), convert.target(request), convert.message_limit(request)
         )
-        return pb.RestoreSessionResponse(
-            session=convert.session(found.session),
-            revision=convert.revision(found.revision),
-            state=states.put_together(found, request.agent_id),
+        answer = pb.RestoreSessionResponse(
+            session=convert.session(found.session), revision=convert.revision(found.revision)
         )
+        return states.append_to(answer, found, request.agent_id)
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         """Describe a session."""
@@ -73,7 +75,7 @@ class SessionServicer(SessionServiceServicer):
         found = await self._manager.get_session(convert.key(request, tenant))
         return pb.GetSessionResponse(session=convert.session(found))
 
-    async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> pb.GetRevisionResponse:
+    async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> pb.GetRevisionResponse | bytes:
         """Return a revision, with or without its state."""
         tenant, _ = await self._caller()
         view = fields.known("view", request.view, REVISION_VIEWS)
@@ -83,11 +85,10 @@ class SessionServicer(SessionServiceServicer):
             with_state=view == pb.REVISION_VIEW_FULL,
             message_limit=convert.message_limit(request),
         )
-        return pb.GetRevisionResponse(
-            session=convert.session(found.session),
-            revision=convert.revision(found.revision),
-            state=None if found.state is None else states.put_together(found, request.agent_id),
+        answer = pb.GetRevisionResponse(
+            session=convert.session(found.session), revision=convert.revision(found.revision)
         )
+        return answer if found.state is None else states.append_to(answer, found, request.agent_id)
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         """List sessions, page by page."""

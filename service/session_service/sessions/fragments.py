@@ -18,7 +18,7 @@ class MalformedFragment(ValueError):
 
 def frame(message: bytes) -> bytes:
     """One message as an element of message_history."""
-    return MESSAGE_TAG + _varint(len(message)) + message
+    return MESSAGE_TAG + varint(len(message)) + message
 
 
 def join(messages: Iterable[bytes]) -> bytes:
@@ -108,7 +108,8 @@ def value_name(field: bytes) -> str:
     return ""
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
     if number < 0x80:
         return bytes((number,))
     out = bytearray()

@@ -44,8 +44,8 @@ class MessageCodec:
         return message
 
     def encode(self, call: Call, message: Any) -> bytes:
-        """Return an answer's bytes."""
-        data: bytes = self._serialise(message) if self._serialise else message
+        """Return an answer's bytes; bytes are an answer in wire form already."""
+        data: bytes = self._serialise(message) if self._serialise and not isinstance(message, bytes) else message
         call.messages_sent += 1
         call.response_bytes += len(data)
         return data

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from session_service.postgres.embedded_binaries import (
+    PROCESS_OPTIONS,
     binaries,
     find_owner,
     make_programs_readable,
@@ -85,13 +86,13 @@ class Postgres:
         # Into a file: a pipe would stay open as long as the server that pg_ctl starts.
         with (self._data.parent / f"{program}.output").open("w+") as output:
             done = subprocess.run(
-                [str(self._programs / program), *arguments],
+                self._owner.command(self._programs / program, *arguments),
                 input=text.encode(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=60,
                 check=False,
-                **self._owner.process_options(),
+                **PROCESS_OPTIONS,
             )
             output.seek(0)
             assert done.returncode == 0, f"{program} failed: {output.read()[-4000:]}"

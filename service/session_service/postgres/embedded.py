@@ -17,6 +17,7 @@ import psutil
 import structlog
 
 from session_service.postgres.embedded_binaries import (
+    PROCESS_OPTIONS,
     EmbeddedPostgresError,
     Owner,
     binaries,
@@ -134,12 +135,11 @@ class EmbeddedPostgres:
         arguments = [f"--{name}={value}" for name, value in settings.items()]
         with os.fdopen(self.directory.open_log(), "ab") as log:
             return await asyncio.create_subprocess_exec(
-                str(binaries() / "postgres"),
-                *("-D", str(self.directory.pgdata), *arguments),
+                *owner.command(binaries() / "postgres", "-D", str(self.directory.pgdata), *arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **owner.process_options(),
+                **PROCESS_OPTIONS,
             )
 
     async def _answers(self, process: asyncio.subprocess.Process) -> bool:

@@ -9,9 +9,14 @@ import importlib.util
 import os
 import pwd
 import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from session_service.postgres import as_owner
 
 MAJOR_VERSION = 18
 SYSTEM_USER = "pgserver"
@@ -31,16 +36,19 @@ class Owner:
     switched: bool
     """Whether this is another user than ours, because we are root."""
 
-    def process_options(self) -> dict[str, Any]:
-        """Return what a subprocess of PostgreSQL is started with.
+    def command(self, program: str | Path, *arguments: str) -> list[str]:
+        """Return what runs a program as this user, with the user's files closed to others. The process id is its own."""
+        # -I -S: nothing of this environment is needed, and starting is faster without.
+        become = [sys.executable, "-I", "-S", as_owner.__file__, str(self.uid), str(self.gid)]
+        return [*become, str(program), *arguments]
 
-        A session of its own: a ctrl-C in the terminal is for the server, which
-        stops PostgreSQL after its calls have finished.
-        """
-        options: dict[str, Any] = {"start_new_session": True, "cwd": "/", "umask": 0o077}
-        if self.switched:
-            options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
-        return options
+
+PROCESS_OPTIONS: Mapping[str, Any] = MappingProxyType({"start_new_session": True, "cwd": "/"})
+"""What a subprocess of PostgreSQL is started with.
+
+A session of its own: a ctrl-C in the terminal is for the server, which stops
+PostgreSQL after its calls have finished.
+"""
 
 
 def binaries() -> Path:
@@ -105,12 +113,11 @@ def make_programs_readable(programs: Path) -> None:
 async def run(owner: Owner, program: str, *arguments: str, timeout: float = 120) -> None:
     """Run one of the programs to its end; EmbeddedPostgresError holds what it said."""
     process = await asyncio.create_subprocess_exec(
-        str(binaries() / program),
-        *arguments,
+        *owner.command(binaries() / program, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        **owner.process_options(),
+        **PROCESS_OPTIONS,
     )
     try:
         said, _ = await asyncio.wait_for(process.communicate(), timeout)

@@ -1,5 +1,9 @@
-"""Log lines: structlog, and the standard library's logging through the same formatter, to stderr."""
+"""Log lines: structlog's straight to stderr, the standard library's through the same processors.
 
+Ours do not go through the standard library: a line would cost several times as much.
+"""
+
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -16,14 +20,17 @@ def configure(log_format: str, level: str) -> None:
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_shared(), *_rendering(log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_NamedLogger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_shared(), processors=_rendering(log_format))
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared(),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(log_format)],
+        )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -38,6 +45,20 @@ def printable(text: str) -> str:
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+class _NamedLogger:
+    """Writes lines to stderr; has the name that add_logger_name looks for."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def _write(self, line: str) -> None:
+        # Whoever read our lines may have gone; a call does not fail for that.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = _write
 
 
 def _shared() -> list[Any]:
@@ -56,4 +77,4 @@ def _rendering(log_format: str) -> list[Any]:
         # Plain tracebacks: the pretty ones show local variables, and so what callers sent.
         plain = structlog.dev.plain_traceback
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    return last

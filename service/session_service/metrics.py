@@ -5,70 +5,15 @@ begin with `session_service_`. No label holds what a caller made up.
 """
 
 import platform
-from dataclasses import dataclass
-from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from session_service.call_tally import SECONDS, CallTally
 from session_service.save_tally import SaveTally
 
-_CALL_LABELS = ("grpc_type", "grpc_service", "grpc_method")
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SAVES = (1, 2, 4, 8, 16, 32, 64, 128)
-
-
-class CallSeries:
-    """The series of one method."""
-
-    def __init__(self, metrics: "Metrics", kind: str, service: str, method: str) -> None:
-        labels = (kind, service, method)
-        self._labels = labels
-        self._handled = metrics.grpc.handled
-        self._started = metrics.grpc.started.labels(*labels)
-        self._seconds = metrics.grpc.seconds.labels(*labels)
-        self._received = metrics.grpc.received.labels(*labels)
-        self._sent = metrics.grpc.sent.labels(*labels)
-
-    def started(self) -> None:
-        """Count a call that begins."""
-        self._started.inc()
-
-    def handled(self, code: str, seconds: float, received: int, sent: int) -> None:
-        """Count a call that ended: name of its status code, seconds, messages in and out."""
-        self._handled.labels(*self._labels, code).inc()
-        self._seconds.observe(seconds)
-        self._received.inc(received)
-        self._sent.inc(sent)
-
-
-@dataclass(frozen=True, slots=True)
-class _GrpcMetrics:
-    started: Counter
-    handled: Counter
-    seconds: Histogram
-    received: Counter
-    sent: Counter
-
-    @classmethod
-    def create(cls, registry: CollectorRegistry) -> "_GrpcMetrics":
-        def counter(name: str, text: str, *more: str) -> Counter:
-            return Counter(name, text, (*_CALL_LABELS, *more), registry=registry)
-
-        return cls(
-            started=counter("grpc_server_started_total", "RPCs started."),
-            handled=counter("grpc_server_handled_total", "RPCs ended, by status code.", "grpc_code"),
-            seconds=Histogram(
-                "grpc_server_handling_seconds",
-                "Duration of RPCs, in seconds.",
-                _CALL_LABELS,
-                buckets=_SECONDS,
-                registry=registry,
-            ),
-            received=counter("grpc_server_msg_received_total", "Request messages received."),
-            sent=counter("grpc_server_msg_sent_total", "Response messages sent."),
-        )
 
 
 class Metrics:
@@ -76,8 +21,7 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        self.grpc = _GrpcMetrics.create(self.registry)
-        self.call = cache(self._series)
+        self.calls = CallTally(self.registry)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         info = self._gauge("build_info", "Always 1; the labels tell the build.", "version", "python_version")
@@ -90,10 +34,7 @@ class Metrics:
         self._restored_bytes = self._counter("restored_content_bytes_total", "Size of states read, in bytes.")
         self._corruptions = self._counter("corruptions_total", "Times that damaged data was found.")
         self._flush_saves = self._histogram("flush_saves", "Saves committed together.", _SAVES)
-        self._flush_seconds = self._histogram("flush_seconds", "Duration of a commit, in seconds.", _SECONDS)
-
-    def _series(self, kind: str, service: str, method: str) -> CallSeries:
-        return CallSeries(self, kind, service, method)
+        self._flush_seconds = self._histogram("flush_seconds", "Duration of a commit, in seconds.", SECONDS)
 
     def error(self, reason: str) -> None:
         """Count an error of that reason."""

@@ -112,15 +112,8 @@ class Server:
         """Put servicers and layers together."""
         limit = self._settings.max_request_bytes
         pipeline = Pipeline(
-            (
-                layers.request_id,
-                observation.log,
-                observation.CallMetrics(self._metrics).layer,
-                self._in_flight.layer,
-                layers.errors,
-                self._in_flight.admission,
-                layers.authentication,
-            ),
+            (layers.RequestId(), observation.Log(), observation.CallMetrics(self._metrics), self._in_flight),
+            (self._in_flight.admit, layers.authenticate),
             limit,
         )
         server = grpc.aio.server(

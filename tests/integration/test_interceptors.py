@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,8 +13,8 @@ from agent_sessions.v1.session_service_pb2 import GetSessionRequest, GetSessionR
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from session_service.api.interceptors import layers, observation
-from session_service.api.interceptors.call import Call, current_call
-from session_service.api.interceptors.pipeline import Context, Pipeline
+from session_service.api.interceptors.call import Call, Context, current_call
+from session_service.api.interceptors.pipeline import Pipeline
 from session_service.metrics import Metrics
 from session_service.sessions.errors import DatabaseUnavailable, InvalidField
 
@@ -166,23 +165,15 @@ async def running() -> AsyncIterator[Running]:
     metrics, in_flight, probe = Metrics("test"), layers.CallsInFlight(), Probe()
     calls: asyncio.Queue[Call] = asyncio.Queue()
 
-    @asynccontextmanager
-    async def record(call: Call, _: Context) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
+    class Record:
+        def begin(self, call: Call, context: Context) -> None: ...
+
+        def end(self, call: Call) -> None:
             calls.put_nowait(call)
 
     pipeline = Pipeline(
-        (
-            record,
-            layers.request_id,
-            observation.log,
-            observation.CallMetrics(metrics).layer,
-            in_flight.layer,
-            layers.errors,
-            layers.authentication,
-        ),
+        (Record(), layers.RequestId(), observation.Log(), observation.CallMetrics(metrics), in_flight),
+        (in_flight.admit, layers.authenticate),
         LIMIT,
     )
     server = grpc.aio.server(interceptors=(pipeline,))

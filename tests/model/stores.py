@@ -24,8 +24,10 @@ INSERT INTO tenants (name, digest_secret, create_time) VALUES ($1, $2, now())
 
 
 @asynccontextmanager
-async def postgres_store(database_url: str) -> AsyncIterator[tuple[PostgresSessionStore, Tenant]]:
-    """A store with a tenant that nobody used before."""
+async def postgres_store(
+    database_url: str, *, flushing: bool = True
+) -> AsyncIterator[tuple[PostgresSessionStore, Tenant]]:
+    """A store with a tenant that nobody used before; flushing: False leaves it to the test to start its batcher."""
     name = f"tenant-{uuid.uuid4().hex}"
     owner = await asyncpg.connect(database_url)
     try:
@@ -34,7 +36,8 @@ async def postgres_store(database_url: str) -> AsyncIterator[tuple[PostgresSessi
         await owner.close()
     database = await Database.connect(database_url, role=ROLE, pool_size=4)
     batcher = WriteBatcher(database)
-    await batcher.start()
+    if flushing:
+        await batcher.start()
     try:
         store = PostgresSessionStore(database, batcher)
         yield store, await store.tenant(name)

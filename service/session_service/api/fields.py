@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -55,6 +56,15 @@ def length(field: str, value: str, limit: int = NAME_LENGTH) -> None:
         raise InvalidField(field, f"at most {limit} characters ({len(value)} given)", value)
 
 
+@lru_cache(maxsize=4096)  # a worker's saves all carry the same ones
+def check_names(agent_id: str, session_name: str, client_id: str, user_id: str) -> None:
+    """The names that most requests carry; all but the first may be empty."""
+    name("agent_id", agent_id)
+    optional_name("session_name", session_name)
+    optional_name("client_id", client_id)
+    optional_name("user_id", user_id)
+
+
 def entries(field: str, given: Mapping[str, str]) -> Mapping[str, str]:
     """Labels or metadata: names to short texts."""
     if not given:
@@ -73,7 +83,7 @@ def request_id(value: str) -> UUID | None:
         return None
     if not _UUID.fullmatch(value):
         raise InvalidField("request_id", "must be a UUID such as 123e4567-e89b-12d3-a456-426614174000", value)
-    return UUID(value)
+    return UUID(int=int(value.replace("-", ""), 16))
 
 
 def not_negative(field: str, value: int) -> int:

@@ -12,13 +12,15 @@ import structlog
 from agent_sessions.v1.session_service_pb2 import (
     FramedSave,
     SaveSessionRequest,
-    SaveSessionResponse,
     SaveSessionsRequest,
     SaveSessionsResponse,
 )
 
+from session_service.api import convert
 from session_service.api.errors import INTERNAL, DeadlineExceeded, kind_of, to_save_error
+from session_service.api.time_limits import TimeLimits
 from session_service.sessions.errors import InvalidField, ShuttingDown
+from session_service.sessions.model import Saved
 
 MAX_IN_HAND = 1024
 """Saves of one stream that are not answered yet. While there are so many, no frame is read."""
@@ -31,7 +33,7 @@ class SaveStream:
 
     def __init__(
         self,
-        save: Callable[[SaveSessionRequest], Awaitable[SaveSessionResponse]],
+        save: Callable[[SaveSessionRequest], Awaitable[Saved]],
         draining: asyncio.Event,
         on_error: Callable[[str], None],
     ) -> None:
@@ -40,6 +42,7 @@ class SaveStream:
         self._on_error = on_error
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._limits = TimeLimits()
         self._frame = SaveSessionsResponse()
         """Answers that wait to be sent."""
         self._changed = asyncio.Event()
@@ -71,6 +74,7 @@ class SaveStream:
             reader.result()
         finally:
             # The caller has gone, or nothing is left. A flush under way goes on by itself.
+            self._limits.close()
             for task in (reader, drain, *self._tasks):
                 task.cancel()
 
@@ -80,67 +84,44 @@ class SaveStream:
                 while len(self._tasks) >= MAX_IN_HAND:
                     self._room.clear()
                     await self._room.wait()
-                task = asyncio.create_task(self._answer(framed))
-                self._tasks.add(task)
-                task.add_done_callback(self._answered)
+                self._tasks.add(asyncio.create_task(self._answer(framed)))
 
     async def _answer(self, framed: FramedSave) -> None:
-        request_id = framed.request.request_id
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        request = framed.request
+        request_id = request.request_id
         try:
-            response = await self._carry_out(framed)
-        except Exception as error:
-            code, reason = kind_of(error)
-            self._on_error(reason)
-            if (code, reason) == INTERNAL:
-                _log.exception("save failed", request_id=request_id)
-            self._frame.results.add(request_id=request_id, error=to_save_error(error, request_id))
-        else:
-            self._frame.results.add(request_id=request_id, response=response)
-
-    async def _carry_out(self, framed: FramedSave) -> SaveSessionResponse:
-        if not framed.request.request_id:
-            raise InvalidField("request_id", "is required in a frame")
-        if not framed.HasField("timeout"):
-            return await self._save(framed.request)
-        limit = _Limit(_seconds(framed))
-        try:
-            return await self._save(framed.request)
+            if not request_id:
+                raise InvalidField("request_id", "is required in a frame")
+            if framed.HasField("timeout"):
+                self._limits.begin(task, _seconds(framed))
+            done = await self._save(request)
         except asyncio.CancelledError:
-            if limit.has_passed and limit.task.uncancel() == 0:
-                seconds = limit.seconds
-                raise DeadlineExceeded(
-                    f"the save was not done within {seconds} s; it may be stored all the same"
-                ) from None
-            raise
+            if not self._limits.end(task) or task.uncancel():
+                raise
+            seconds = _seconds(framed)
+            late = DeadlineExceeded(f"the save was not done within {seconds} s; it may be stored all the same")
+            self._refuse(request_id, late)
+        except Exception as error:
+            self._refuse(request_id, error)
+        else:
+            convert.saved(done, self._frame.results.add(request_id=request_id).response)
         finally:
-            limit.lift()
+            # Not by a callback of the task: the event loop would have to come round for each.
+            self._limits.end(task)
+            self._tasks.discard(task)
+            self._room.set()
+            self._changed.set()
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._room.set()
-        self._changed.set()
+    def _refuse(self, request_id: str, error: Exception) -> None:
+        code, reason = kind_of(error)
+        self._on_error(reason)
+        if (code, reason) == INTERNAL:
+            _log.error("save failed", request_id=request_id, exc_info=error)
+        self._frame.results.add(request_id=request_id, error=to_save_error(error, request_id))
 
     def _wake(self, _: object) -> None:
         self._changed.set()
-
-
-class _Limit:
-    """Cancels the task that made it after a time: asyncio.timeout, but for what few saves need."""
-
-    __slots__ = ("_timer", "has_passed", "seconds", "task")
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.has_passed = False
-        self.task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._pass)
-
-    def lift(self) -> None:
-        self._timer.cancel()
-
-    def _pass(self) -> None:
-        self.has_passed = True
-        self.task.cancel()
 
 
 def _seconds(framed: FramedSave) -> float:

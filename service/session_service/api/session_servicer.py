@@ -1,7 +1,7 @@
 """agent_sessions.v1.SessionService: each RPC is parse, one use case, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from agent_sessions.v1 import session_service_pb2 as pb
@@ -12,7 +12,7 @@ from session_service.api.interceptors.call import current_call
 from session_service.api.save_stream import SaveStream
 from session_service.auth.principal import Principal
 from session_service.sessions.manager import SessionManager
-from session_service.sessions.model import Tenant
+from session_service.sessions.model import Saved, Tenant
 
 REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
 
@@ -44,7 +44,7 @@ class SessionServicer(SessionServiceServicer):
     async def SaveSession(self, request: pb.SaveSessionRequest, context: Context) -> pb.SaveSessionResponse:
         """Store a revision."""
         tenant, caller = await self._caller()
-        return await self._save(request, tenant, caller)
+        return convert.saved(await self._save(request, tenant, caller), pb.SaveSessionResponse())
 
     async def SaveSessions(
         self, request_iterator: AsyncIterator[pb.SaveSessionsRequest], context: Context
@@ -52,8 +52,8 @@ class SessionServicer(SessionServiceServicer):
         """Store many revisions."""
         tenant, caller = await self._caller()
 
-        async def save(request: pb.SaveSessionRequest) -> pb.SaveSessionResponse:
-            return await self._save(request, tenant, caller)
+        def save(request: pb.SaveSessionRequest) -> Coroutine[Any, Any, Saved]:
+            return self._save(request, tenant, caller)
 
         async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
             yield frame
@@ -75,7 +75,7 @@ class SessionServicer(SessionServiceServicer):
         found = await self._manager.get_session(convert.key(request, tenant))
         return pb.GetSessionResponse(session=convert.session(found))
 
-    async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> pb.GetRevisionResponse | bytes:
+    async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> Encoded:
         """Return a revision, with or without its state."""
         tenant, _ = await self._caller()
         view = fields.known("view", request.view, REVISION_VIEWS)
@@ -116,9 +116,8 @@ class SessionServicer(SessionServiceServicer):
         back = await self._manager.undelete(convert.change(request, tenant, caller))
         return pb.UndeleteSessionResponse(session=convert.session(back))
 
-    async def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> pb.SaveSessionResponse:
-        convert.check_message_count(request, self._max_messages)
-        return convert.saved(await self._manager.save(convert.save(request, tenant, caller)))
+    def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Coroutine[Any, Any, Saved]:
+        return self._manager.save(convert.save(request, tenant, caller, self._max_messages))
 
     async def _caller(self) -> tuple[Tenant, Principal]:
         principal = current_call.get().principal

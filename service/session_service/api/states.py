@@ -1,7 +1,8 @@
 """AgentState in and out: checked, taken apart into fragments, and put together again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Payload, Role, StateDelta
 from agent_sessions.v1.session_service_pb2 import GetRevisionResponse, RestoreSessionResponse
@@ -15,11 +16,17 @@ from session_service.sessions.model import Content, Delta, Restored
 MAX_VALUES = 1000
 """Named values in a state."""
 
+DEFAULT_MAX_MESSAGES = 20_000
+"""Messages in one save, unless the server's setting says otherwise."""
+
+NO_VALUES: Mapping[str, bytes] = MappingProxyType({})
+"""No values."""
+
 LOOP_STATES = LoopState.DESCRIPTOR.values_by_number
 ROLES = Role.DESCRIPTOR.values_by_number
 
 
-def take_apart(state: AgentState, agent_id: str) -> Content:
+def take_apart(state: AgentState, agent_id: str, max_messages: int = DEFAULT_MAX_MESSAGES) -> Content:
     """The content of a snapshot. Uses `state` up.
 
     Unknown fields inside auth_context are dropped: whatever a caller put there
@@ -36,7 +43,7 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
         )
     if state.HasField("created_at"):
         fields.timestamp("snapshot.created_at", state.created_at)
-    messages = _messages("snapshot.message_history", state.message_history)
+    messages = _messages("snapshot.message_history", state.message_history, max_messages)
     values = _values("snapshot.values", state.values)
     small = _small("snapshot", state)
     # What is left is kept as it is, unknown fields included.
@@ -49,23 +56,24 @@ def take_apart(state: AgentState, agent_id: str) -> Content:
     return Content(messages, values, small, state.SerializeToString(deterministic=True))
 
 
-def take_delta_apart(delta: StateDelta) -> Delta:
+def take_delta_apart(delta: StateDelta, max_messages: int = DEFAULT_MAX_MESSAGES) -> Delta:
     """The content of a delta. Uses `delta` up.
 
     Raises:
         InvalidField: a rule is broken.
     """
     truncate_to = delta.truncate_to if delta.HasField("truncate_to") else None
-    for index, name in enumerate(delta.remove_values):
+    remove_values = list(delta.remove_values)
+    for index, name in enumerate(remove_values):
         fields.name(f"delta.remove_values[{index}]", name)
     return Delta(
-        base_revision=fields.not_negative("delta.base_revision", delta.base_revision),
-        base_etag=fields.optional_name("delta.base_etag", delta.base_etag),
-        truncate_to=None if truncate_to is None else fields.not_negative("delta.truncate_to", truncate_to),
-        appended=_messages("delta.appended_messages", delta.appended_messages),
-        set_values=_values("delta.set_values", delta.set_values),
-        remove_values=list(delta.remove_values),
-        small=_small("delta", delta),
+        fields.not_negative("delta.base_revision", delta.base_revision),
+        fields.optional_name("delta.base_etag", delta.base_etag),
+        None if truncate_to is None else fields.not_negative("delta.truncate_to", truncate_to),
+        _messages("delta.appended_messages", delta.appended_messages, max_messages),
+        _values("delta.set_values", delta.set_values),
+        remove_values,
+        _small("delta", delta),
     )
 
 
@@ -103,8 +111,10 @@ def _auth_type(path: str, auth_type: str) -> str:
     return fields.optional_name(f"{path}.auth_context.type", auth_type)
 
 
-def _values(path: str, given: Mapping[str, Payload]) -> dict[str, bytes]:
+def _values(path: str, given: Mapping[str, Payload]) -> Mapping[str, bytes]:
     """Each value as a fragment of AgentState."""
+    if not given:
+        return NO_VALUES
     if len(given) > MAX_VALUES:
         raise InvalidField(path, f"at most {MAX_VALUES} entries", len(given))
     found = {}
@@ -115,7 +125,9 @@ def _values(path: str, given: Mapping[str, Payload]) -> dict[str, bytes]:
     return found
 
 
-def _messages(path: str, given: Iterable[Message]) -> list[bytes]:
+def _messages(path: str, given: Sequence[Message], limit: int) -> list[bytes]:
+    if len(given) > limit:  # before any of them is looked at
+        raise InvalidField(path, f"at most {limit} messages in one save", len(given))
     return [_message(path, index, message) for index, message in enumerate(given)]
 
 

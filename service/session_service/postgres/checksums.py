@@ -12,8 +12,8 @@ def of_segment(
     first_message: int, message_count: int, end_bytes: int, raw_size: int, codec: int, digest: bytes, payload: bytes
 ) -> int:
     """For transcript_segments."""
-    numbers = b"%d %d %d %d %d" % (first_message, message_count, end_bytes, raw_size, codec)
-    return _signed(_crc(numbers, digest, payload))
+    facts = first_message, message_count, end_bytes, raw_size, codec, len(digest), len(payload)
+    return _signed(zlib.crc32(b"".join((b"%d %d %d %d %d[%d, %d]" % facts, digest, payload))))
 
 
 def of_value(raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:
@@ -47,7 +47,11 @@ def of_revision(facts: RevisionFacts) -> int:
     if value_names or checkpoint_id or metadata:
         texts = (_canonical(value_names), checkpoint_id or "", _canonical(metadata))
         parts += (text.encode() for text in texts)
-    return _signed(_crc(b"%d %d %d %d %d" % tuple(numbers), *parts))
+        return _signed(_crc(b"%d %d %d %d %d" % tuple(numbers), *parts))
+    # The usual revision, in one step; the same bytes as above.
+    sizes = len(digest), len(state_digest), len(state), len(value_digests or b"")
+    head = b"%d %d %d %d %d[%d, %d, %d, %d]" % (*numbers, *sizes)
+    return _signed(zlib.crc32(b"".join((head, *parts))))
 
 
 def _canonical(text: str | None) -> str:

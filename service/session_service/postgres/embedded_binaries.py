@@ -37,7 +37,7 @@ class Owner:
     """Whether this is another user than ours, because we are root."""
 
     def command(self, program: str | Path, *arguments: str) -> list[str]:
-        """Return what runs a program as this user, with the user's files closed to others. The process id is its own."""
+        """Return what runs a program as this user. Its process id is the one that the command gets."""
         # -I -S: nothing of this environment is needed, and starting is faster without.
         become = [sys.executable, "-I", "-S", as_owner.__file__, str(self.uid), str(self.gid)]
         return [*become, str(program), *arguments]

@@ -115,35 +115,31 @@ class HeadCache:
     def __init__(self, entries: int = 20_000, size: int = 64 << 20) -> None:
         self._entries = entries
         self._room = size
-        self._heads: OrderedDict[tuple[int, str, str], tuple[Head, int]] = OrderedDict()
+        self._heads: OrderedDict[SessionKey, tuple[Head, int]] = OrderedDict()
 
     def get(self, key: SessionKey) -> Head | None:
         """The remembered head, if any."""
-        place = _place(key)
-        found = self._heads.get(place)
-        if found is None:
-            return None
-        self._heads.move_to_end(place)
-        return found[0]
+        found = self._heads.get(key)
+        return found[0] if found else None
 
     def put(self, key: SessionKey, head: Head) -> None:
         """Remembers a head."""
-        place = _place(key)
-        size = _REMEMBERED_OVERHEAD + (head.base.parts.size if head.base else 0)
-        before = self._heads.get(place)
-        self._heads[place] = head, size
-        if before is None:
-            self._room -= size
+        before, freed = self._heads.get(key, (None, 0))
+        if before and before.base and head.base and before.base.parts is head.base.parts:
+            size = freed  # the usual case
         else:
-            self._heads.move_to_end(place)
-            self._room -= size - before[1]
+            size = _REMEMBERED_OVERHEAD + (head.base.parts.size if head.base else 0)
+        self._heads[key] = head, size
+        if before:
+            self._heads.move_to_end(key)
+        self._room -= size - freed
         while self._room < 0 or len(self._heads) > self._entries:
             _, (_, freed) = self._heads.popitem(last=False)
             self._room += freed
 
     def forget(self, key: SessionKey) -> None:
         """Forgets a head that proved to be an old one."""
-        _, size = self._heads.pop(_place(key), (None, 0))
+        _, size = self._heads.pop(key, (None, 0))
         self._room += size
 
 
@@ -198,7 +194,3 @@ def _parts(row: asyncpg.Record) -> StateParts:
     found = [stored[n : n + digests.DIGEST_SIZE] for n in range(0, len(stored), digests.DIGEST_SIZE)]
     shared = {name: SharedValue(digest, size) for (name, size), digest in zip(names, found, strict=True)}
     return StateParts(b"".join(kept), inline, shared)
-
-
-def _place(key: SessionKey) -> tuple[int, str, str]:
-    return key.tenant.tenant_id, key.agent_id, key.session_name

@@ -26,14 +26,19 @@ class LockWaits:
         """Who waits for a turn at a session that somebody has a turn at; None: nobody has waited yet."""
         self._places = asyncio.Semaphore(places)
 
+    def begin_turn_at_once(self, lock_key: int) -> bool:
+        """Begin a turn if nobody has one; else False: wait for it by `begin_turn`."""
+        if lock_key in self._queues:
+            return False
+        self._queues[lock_key] = None
+        return True
+
     async def begin_turn(self, lock_key: int) -> None:
         """One at a time in this process: two saves of a session would only spoil each other's plans.
 
         Raises: Contention.
         """
-        # A save does this and nothing else here: nobody waits for its session.
-        if lock_key not in self._queues:
-            self._queues[lock_key] = None
+        if self.begin_turn_at_once(lock_key):
             return
         queue = self._queues[lock_key]
         if queue is None:

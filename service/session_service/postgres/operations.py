@@ -157,7 +157,8 @@ class SaveOperation(NamedTuple):
     @property
     def stored_bytes(self) -> int:
         """Payload bytes to be written."""
-        size = len(self.row.state) + len(self.row.last_payload or b"")
+        row = self.row
+        size = len(row.state) + len(row.last_payload or b"")
         for segment in self.segments:
             size += len(segment.payload)
         for value in self.values:

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from session_service.sessions import digests
-from session_service.sessions.model import Revision, Session
+from session_service.sessions.model import NO_ENTRIES, Revision, Session
 
 SESSION_COLUMNS = (
     "s.session_id, s.agent_id, s.session_name, s.uid, s.user_id, s.head_revision, s.message_count, s.size_bytes, "
@@ -35,20 +35,21 @@ REVISION_COLUMNS = ", ".join(
 
 def session(row: asyncpg.Record, agent_id: str) -> Session:
     """A row with SESSION_COLUMNS (agent_id may be missing)."""
+    labels = row["labels"]
     return Session(
-        session_id=row["session_id"],
-        agent_id=agent_id,
-        session_name=row["session_name"],
-        uid=row["uid"],
-        user_id=row["user_id"] or "",
-        head_revision=row["head_revision"],
-        message_count=row["message_count"] or 0,
-        size_bytes=row["size_bytes"] or 0,
-        labels=texts(row["labels"]),
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        last_restore_time=row["last_restore_time"],
-        delete_time=row["delete_time"],
+        row["session_id"],
+        agent_id,
+        row["session_name"],
+        row["uid"],
+        row["user_id"] or "",
+        row["head_revision"],
+        row["message_count"] or 0,
+        row["size_bytes"] or 0,
+        texts(labels) if labels else NO_ENTRIES,
+        row["create_time"],
+        row["update_time"],
+        row["last_restore_time"],
+        row["delete_time"],
     )
 
 

@@ -20,7 +20,7 @@ from session_service.postgres.operations import (
     execute,
 )
 from session_service.postgres.outcomes import change_refusal, save_refusal
-from session_service.postgres.planning import plan
+from session_service.postgres.planning import plan, plan_usual
 from session_service.postgres.pool import Database
 from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
@@ -49,6 +49,12 @@ OPTIMISTIC_ATTEMPTS = 3
 
 RESTORE_ATTEMPTS = 3
 """Reads of a session that is purged and made again between its read and its event."""
+
+_SAVED = int(SaveStatus.SAVED)
+"""Compared with at every save: enums are slow to look up and to compare."""
+
+_NOT_THE_PLAN = (int(SaveStatus.STALE), int(SaveStatus.BUSY))
+"""Nothing is wrong with the save, but it must be planned anew."""
 
 TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
 TAKE_LOCK = "SELECT pg_advisory_xact_lock($1)"
@@ -79,13 +85,21 @@ class PostgresSessionStore:
     async def save(self, save: Save, now: datetime) -> Saved:
         """See SessionStore."""
         prepared = saving.prepare(save, now)
+        lock_key, waits = prepared.lock_keys[0], self._waits
         with translated():
-            await self._waits.begin_turn(prepared.lock_keys[0])
+            if not waits.begin_turn_at_once(lock_key):
+                await waits.begin_turn(lock_key)
             try:
-                planned, row = await self._carry_out(prepared)
+                head = self._heads.get(prepared.key)
+                if planned := plan_usual(prepared, head):
+                    row = await self._batcher.submit(planned.operation)
+                    if row["status"] in _NOT_THE_PLAN:
+                        planned, row = await self._carry_out(prepared, None, row["status"])
+                else:
+                    planned, row = await self._carry_out(prepared, head)
             finally:
-                self._waits.end_turn(prepared.lock_keys[0])
-            if row["status"] == SaveStatus.SAVED:
+                waits.end_turn(lock_key)
+            if row["status"] == _SAVED:
                 return self._stored(prepared, planned, row)
             return await self._not_stored(prepared, row)
 
@@ -134,16 +148,19 @@ class PostgresSessionStore:
         """See SessionStore."""
         return await lists.revisions(self._database.fetch, query)
 
-    async def _carry_out(self, prepared: Prepared) -> tuple[Planned, asyncpg.Record]:
-        head = self._heads.get(prepared.key)
+    async def _carry_out(
+        self, prepared: Prepared, head: Head | None, status: int = SaveStatus.STALE
+    ) -> tuple[Planned, asyncpg.Record]:
+        """Plan, perhaps by reading, and submit. `status` is that of an attempt before."""
         for _ in range(OPTIMISTIC_ATTEMPTS):
+            if status == SaveStatus.BUSY:
+                break
             if head is None:
                 head = await _read_head(self._database.fetch, prepared)
             planned = await plan(prepared, head, self._database.fetch)
             row = await self._batcher.submit(planned.operation)
-            if row["status"] == SaveStatus.BUSY:
-                break
-            if row["status"] != SaveStatus.STALE:
+            status = row["status"]
+            if status not in _NOT_THE_PLAN:
                 return planned, row
             head = None
         self._heads.forget(prepared.key)
@@ -189,7 +206,7 @@ class PostgresSessionStore:
         self._observer.saved(
             "delta" if isinstance(prepared.save.content, Delta) else "snapshot",
             planned.placed.kind,
-            sum(segment.message_count for segment in planned.placed.segments),
+            planned.placed.new_messages,
             operation.row.size_bytes,
             operation.stored_bytes,
         )
@@ -282,14 +299,14 @@ def _revision(planned: Planned, uid: UUID, save: Save) -> Revision:
     row = planned.operation.row
     revision = row.planned_head + 1
     return Revision(
-        revision=revision,
-        etag=digests.etag(uid, revision, row.digest, row.state_digest),
-        parent_revision=row.planned_head if row.base_revision is None else row.base_revision,
-        checkpoint_id=save.checkpoint_id,
-        message_count=row.message_count,
-        size_bytes=row.size_bytes,
-        create_time=row.save_time,
-        metadata=save.metadata,
+        revision,
+        digests.etag(uid, revision, row.digest, row.state_digest),
+        row.planned_head if row.base_revision is None else row.base_revision,
+        save.checkpoint_id,
+        row.message_count,
+        row.size_bytes,
+        row.save_time,
+        save.metadata,
     )
 
 

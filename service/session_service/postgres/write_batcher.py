@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncpg
 
@@ -29,8 +29,7 @@ MAX_BYTES = 8 << 20
 """Payload bytes in one transaction, or one larger operation: bounds its length, which readers of the log wait for."""
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     operation: Operation
     result: asyncio.Future[asyncpg.Record]
 
@@ -59,21 +58,21 @@ class WriteBatcher:
             await self._flusher
         await self._disconnect()
 
-    async def submit(self, operation: Operation) -> asyncpg.Record:
-        """Carries out one operation and returns its result row.
+    def submit(self, operation: Operation) -> asyncio.Future[asyncpg.Record]:
+        """Carries out one operation; the future holds its result row.
 
         Operations on one session are carried out in the order of submission.
 
-        Raises:
+        Raises, the first at once:
             ShuttingDown, DatabaseUnavailable, Contention: the operation may have been carried out only in
                 the second case.
         """
         if self._closing:
             raise ShuttingDown("the server is shutting down")
-        waiting = _Waiting(operation, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        result: asyncio.Future[asyncpg.Record] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(operation, result))
         self._arrived.set()
-        return await waiting.result
+        return result
 
     async def _run(self) -> None:
         while True:

@@ -8,7 +8,6 @@ a chance collision among 2^40 digests has odds of about 2^-48.
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from functools import partial
 from uuid import UUID
 
 DIGEST_SIZE = 16
@@ -30,10 +29,10 @@ def running(secret: bytes, messages: Iterable[bytes], digest: bytes) -> list[byt
         messages: any number.
         digest: the running digest of what is before them; start() if nothing is.
     """
-    make = partial(hashlib.blake2b, key=secret, digest_size=DIGEST_SIZE, person=b"transcript")
+    blake2b = hashlib.blake2b
     digests = [digest]
     for message in messages:
-        digest = make(digest + message).digest()
+        digest = blake2b(digest + message, key=secret, digest_size=DIGEST_SIZE, person=b"transcript").digest()
         digests.append(digest)
     return digests
 

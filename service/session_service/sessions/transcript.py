@@ -44,8 +44,7 @@ class Run(NamedTuple):
     @classmethod
     def after(cls, secret: bytes, first: int, digest: bytes, size: int, messages: Sequence[bytes]) -> "Run":
         """Messages after `first` others, whose running digest and framed bytes are given."""
-        sizes = (fragments.framed_size(message) for message in messages)
-        ends = list(accumulate(sizes, initial=size))
+        ends = list(accumulate(map(fragments.framed_size, messages), initial=size))
         return cls(first, messages, digests.running(secret, messages, digest), ends)
 
     @classmethod
@@ -85,6 +84,13 @@ class Placed(NamedTuple):
     """What has to be written."""
 
     @property
+    def new_messages(self) -> int:
+        """Messages to be written."""
+        if len(self.segments) == 1:
+            return self.segments[0].message_count
+        return sum(segment.message_count for segment in self.segments)
+
+    @property
     def kind(self) -> str:
         """How the messages were placed, for metrics: append, prefix, branch or whole."""
         if self.transcript_id is not None:
@@ -112,6 +118,10 @@ class Owner(NamedTuple):
 def cut(run: Run, first: int) -> Iterator[Segment]:
     """Cuts the messages from `first` on into segments."""
     begin, start = first, run.size(first)
+    if run.ends[-1] - start <= SEGMENT_BYTES:  # the usual case, without looking at each
+        if begin < run.end:
+            yield _segment(run, begin, run.end)
+        return
     for index in range(first, run.end):
         if index > begin and run.size(index + 1) - start > SEGMENT_BYTES:
             yield _segment(run, begin, index)
@@ -153,5 +163,6 @@ def too_deep(owner: Owner) -> bool:
 
 
 def _segment(run: Run, begin: int, end: int) -> Segment:
-    payload = fragments.join(run.messages[begin - run.first : end - run.first])
+    whole = begin == run.first and end == run.end
+    payload = fragments.join(run.messages if whole else run.messages[begin - run.first : end - run.first])
     return Segment(begin, end - begin, run.size(end), payload, run.digest(end))

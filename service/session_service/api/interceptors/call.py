@@ -3,10 +3,15 @@
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+import grpc
 from grpc import StatusCode
 
 from session_service.auth.principal import ANONYMOUS, Principal
+
+# Generic in the stubs only, so as text.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _QUIET = ("grpc.health.", "grpc.reflection.")
 """Services of the infrastructure: no data, many calls, streams that stay open."""

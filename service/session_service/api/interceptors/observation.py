@@ -1,14 +1,12 @@
 """The layers that tell operators about a call: its log line and its metrics."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from grpc import StatusCode
 
-from session_service.api.interceptors.call import Call
-from session_service.api.interceptors.pipeline import Context
+from session_service.api.interceptors.call import Call, Context
+from session_service.call_tally import CallSeries
 from session_service.logging import printable
 from session_service.metrics import Metrics
 
@@ -17,21 +15,22 @@ _SERVER_FAULTS = {StatusCode.INTERNAL, StatusCode.DATA_LOSS, StatusCode.UNKNOWN}
 _WARNINGS = {StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED, StatusCode.DEADLINE_EXCEEDED}
 
 
-@asynccontextmanager
-async def log(call: Call, _: Context) -> AsyncIterator[None]:
-    """Write one line when the call has ended; an INTERNAL error with its traceback."""
-    try:
-        yield
-    finally:
-        fields = _fields(call)
+class Log:
+    """Writes one line when a call has ended; an INTERNAL error with its traceback."""
+
+    def begin(self, call: Call, context: Context) -> None:
+        """See Layer."""
+
+    def end(self, call: Call) -> None:
+        """See Layer."""
         if call.is_infrastructure:
-            _log.debug("call", **fields)
+            _log.debug("call", **_fields(call))
         elif call.code in _SERVER_FAULTS:
-            _log.error("call", **fields, exc_info=call.failure)
+            _log.error("call", **_fields(call), exc_info=call.failure)
         elif call.code in _WARNINGS:
-            _log.warning("call", **fields)
+            _log.warning("call", **_fields(call))
         else:
-            _log.info("call", **fields)
+            _log.info("call", **_fields(call))
 
 
 def _fields(call: Call) -> dict[str, Any]:
@@ -55,16 +54,17 @@ class CallMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    @asynccontextmanager
-    async def layer(self, call: Call, _: Context) -> AsyncIterator[None]:
-        """Count a call's start, its end, its messages."""
+    def begin(self, call: Call, _: Context) -> None:
+        """See Layer."""
+        self._series(call).started += 1
+
+    def end(self, call: Call) -> None:
+        """See Layer."""
+        self._series(call).handled(call.code.name, call.seconds(), call.messages_received, call.messages_sent)
+        if call.reason:
+            self._metrics.error(call.reason)
+
+    def _series(self, call: Call) -> CallSeries:
         # Invented names would make a new series each.
         service, method = (call.service, call.method_name) if call.known else ("unknown", "unknown")
-        labels = self._metrics.call(call.kind, service, method)
-        labels.started()
-        try:
-            yield
-        finally:
-            labels.handled(call.code.name, call.seconds(), call.messages_received, call.messages_sent)
-            if call.reason:
-                self._metrics.error(call.reason)
+        return self._metrics.calls.series(call.kind, service, method)

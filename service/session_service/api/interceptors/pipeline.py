@@ -1,25 +1,26 @@
 """Puts layers around every kind of handler.
 
-A layer is an async context manager around a whole call: from before its request
-is read until after its last answer was handed over. All four kinds of handlers
-(unary or stream, generators or coroutines) are turned into one shape, in which
-requests and answers are bytes outside and messages inside.
+A layer stands around a whole call: from before its request is read until after
+its last answer was handed over. All four kinds of handlers (unary or stream,
+generators or coroutines) are turned into one shape, in which requests and answers
+are bytes outside and messages inside.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import aclosing
 from inspect import isasyncgen
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 
 from session_service.api.errors import MethodNotFound
-from session_service.api.interceptors.call import Call, current_call
+from session_service.api.interceptors import failures
+from session_service.api.interceptors.call import Call, Context, current_call
 from session_service.api.interceptors.messages import MessageCodec
 
+Check: TypeAlias = Callable[[Call, Context], None]
+"""Looks at a call before it is answered; what it raises is told to the caller."""
 # Generic in the stubs only, so as text.
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Layer: TypeAlias = "Callable[[Call, Context], AbstractAsyncContextManager[None]]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _KINDS = {
     (False, False): "unary",
@@ -29,11 +30,27 @@ _KINDS = {
 }
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
-    """The one interceptor of the server: its layers, the first outermost."""
+class Layer(Protocol):
+    """Something around every call. Not a context manager: seven of them cost more than all else about a small call."""
 
-    def __init__(self, layers: Sequence[Layer], max_request_bytes: int) -> None:
+    def begin(self, call: Call, context: Context) -> None:
+        """Before the call. Must not raise."""
+
+    def end(self, call: Call) -> None:
+        """After the call, however it ended; the call tells how. Must not raise."""
+
+
+class Pipeline(grpc.aio.ServerInterceptor):
+    """The one interceptor of the server: its layers, the first outermost, and within them the checks.
+
+    Errors become statuses within the layers, so that these know how a call ended, and around the
+    checks, so that a refusal is told in the same way as an error.
+    """
+
+    def __init__(self, layers: Sequence[Layer], checks: Sequence[Check], max_request_bytes: int) -> None:
         self._layers = layers
+        self._outwards = tuple(reversed(layers))
+        self._checks = checks
         self._max_request_bytes = max_request_bytes
         self._wrapped: dict[str, _Handler] = {}
 
@@ -59,10 +76,19 @@ class Pipeline(grpc.aio.ServerInterceptor):
         async def behaviour(raw: Any, context: Context) -> bytes | None:
             call = Call(method, kind, known=known, peer=context.peer())
             current_call.set(call)
-            async with AsyncExitStack() as stack:
-                for layer in self._layers:
-                    await stack.enter_async_context(layer(call, context))
-                return await _answer(handler, codec, call, raw, context)
+            for layer in self._layers:
+                layer.begin(call, context)
+            try:
+                for check in self._checks:
+                    check(call, context)
+                answer = await _answer(handler, codec, call, raw, context)
+                failures.note_success(call, context)
+                return answer
+            except BaseException as error:
+                await failures.tell(call, context, error)
+            finally:
+                for layer in self._outwards:
+                    layer.end(call)
 
         make = _HANDLER_MAKERS[kind]
         return make(behaviour)

@@ -1,0 +1,70 @@
+"""The write batcher on a real PostgreSQL: what one operation does to those that are flushed with it."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from session_service.postgres.session_store import PostgresSessionStore
+from session_service.sessions.model import Save, SessionKey, Target, Tenant
+
+from tests.integration.test_storage import NOW
+from tests.model.stores import content, postgres_store
+
+
+def save(tenant: Tenant, name: str) -> Save:
+    return Save(tenant, "ada", name, content([name]), "test", request_id=uuid4())
+
+
+def all_queued(store: PostgresSessionStore, count: int) -> "asyncio.Future[None]":
+    """Done when so many operations wait in the batcher's queue together."""
+    queued: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    submit = store._batcher.submit
+
+    def counting(operation: Any) -> Any:
+        result = submit(operation)
+        if len(store._batcher._queue) == count:
+            queued.set_result(None)
+        return result
+
+    store._batcher.submit = counting  # type: ignore[method-assign]
+    return queued
+
+
+async def test_one_bad_save_harms_no_neighbour(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a", "b", "bad", "c", "d"]
+    async with postgres_store(database_url, flushing=False) as (store, tenant):
+        flushed: list[int] = []
+        monkeypatch.setattr(store._batcher._observer, "flushed", lambda saves, _: flushed.append(saves))
+        results = await asyncio.gather(*(store.save(save(tenant, name), NOW) for name in names), return_exceptions=True)
+        refused = {name for name, result in zip(names, results, strict=True) if isinstance(result, BaseException)}
+        assert refused == {"bad"}
+        assert flushed == [1, 1, 1, 1]  # they were together, and then each by itself
+        for name in set(names) - refused:
+            found = await store.get_revision(
+                SessionKey(tenant, "ada", name), Target(), with_state=True, message_limit=0
+            )
+            assert found.revision.revision == 1
+
+
+async def test_a_cancelled_caller_cancels_no_other_and_its_own_save_may_be_stored(database_url: str) -> None:
+    async with postgres_store(database_url, flushing=False) as (store, tenant):
+        queued = all_queued(store, 10)
+        tasks = [asyncio.create_task(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
+        await queued
+        tasks[3].cancel()
+        await store._batcher.start()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [n for n, result in enumerate(results) if isinstance(result, BaseException)] == [3]
+        assert isinstance(results[3], asyncio.CancelledError)
+
+
+async def test_closing_flushes_what_waits(database_url: str) -> None:
+    async with postgres_store(database_url, flushing=False) as (store, tenant):
+        queued = all_queued(store, 10)
+        tasks = [asyncio.create_task(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
+        await queued
+        await store._batcher.start()
+        await store._batcher.close()
+        saved = await asyncio.gather(*tasks)
+        assert {one.revision.revision for one in saved} == {1}

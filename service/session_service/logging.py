@@ -4,6 +4,7 @@ Ours do not go through the standard library: a line would cost several times as 
 """
 
 import contextlib
+import json
 import logging
 import sys
 from typing import Any
@@ -63,16 +64,23 @@ class _NamedLogger:
 
 def _shared() -> list[Any]:
     return [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
 
 
+_encoder = json.JSONEncoder(default=repr)
+
+
+def _to_json(entry: object, **_: object) -> str:
+    # By one encoder: json.dumps with a default makes another for every line.
+    return _encoder.encode(entry)
+
+
 def _rendering(log_format: str) -> list[Any]:
     if log_format == "json":
-        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
     else:
         # Plain tracebacks: the pretty ones show local variables, and so what callers sent.
         plain = structlog.dev.plain_traceback

@@ -3,6 +3,7 @@
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import grpc
@@ -49,21 +50,28 @@ class Call:
     @property
     def service(self) -> str:
         """The method's service, with its package."""
-        return self.method.strip("/").rpartition("/")[0]
+        return _parts(self.method)[0]
 
     @property
     def method_name(self) -> str:
         """The method without its service."""
-        return self.method.rpartition("/")[2]
+        return _parts(self.method)[1]
 
     @property
     def is_infrastructure(self) -> bool:
         """Whether this is a health check or reflection."""
-        return self.known and self.service.startswith(_QUIET)
+        return self.known and _parts(self.method)[2]
 
     def seconds(self) -> float:
         """Time since the call began."""
         return time.monotonic() - self.started
+
+
+@lru_cache(maxsize=256)
+def _parts(method: str) -> tuple[str, str, bool]:
+    """Service, name, and whether the service is one of the infrastructure."""
+    service, _, name = method.strip("/").rpartition("/")
+    return service, name, service.startswith(_QUIET)
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

@@ -39,13 +39,14 @@ class Saver:
         while True:
             try:
                 if stream is None or not stream.takes(len(data), request_id):
-                    return await self._alone(data, left)
+                    return await connection.attempt(self._unary or self._open(), data, left)
                 deadline = time.monotonic() + left
                 try:
                     return await stream.save(connection.channel, data, request_id, deadline)
                 except StreamRefused as refused:
                     # Not a retry: the server may not even have seen the save, and the request_id makes it safe.
-                    answer = await self._alone(data, max(0.0, deadline - time.monotonic()))
+                    left = max(0.0, deadline - time.monotonic())
+                    answer = await connection.attempt(self._unary or self._open(), data, left)
                     stream.unary_worked(refused)
                     return answer
             except SessionServiceError as error:
@@ -57,9 +58,8 @@ class Saver:
         if self._stream is not None:
             await self._stream.close()
 
-    async def _alone(self, data: bytes, left: float) -> messages.SaveSessionResponse:
-        if self._unary is None:
-            self._unary = self._connection.channel.unary_unary(
-                _METHOD, response_deserializer=messages.SaveSessionResponse.FromString
-            )
-        return await self._connection.attempt(self._unary, data, left)
+    def _open(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, messages.SaveSessionResponse]":
+        self._unary = self._connection.channel.unary_unary(
+            _METHOD, response_deserializer=messages.SaveSessionResponse.FromString
+        )
+        return self._unary

@@ -12,6 +12,7 @@ import grpc
 
 from agent_sessions.connection import ChannelOptions, Connection, Metadata
 from agent_sessions.pages import Page, Pager
+from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.retry import RetryPolicy
 from agent_sessions.saver import Saver
@@ -325,7 +326,7 @@ class SessionClient:
 
 
 def _request_id(given: str | None) -> str:
-    return str(uuid.uuid4()) if given is None else given
+    return new_request_id() if given is None else given
 
 
 def _set_target(

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -15,7 +15,6 @@ from agent_sessions.v1 import session_service_pb2_grpc as rpc
 
 _Request = TypeVar("_Request", bound=Message | bytes)
 _Response = TypeVar("_Response", bound=Message)
-_Result = TypeVar("_Result")
 
 ChannelOptions = Sequence[tuple[str, Any]]
 Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
@@ -55,8 +54,10 @@ class Connection:
         channel_options: ChannelOptions = (),
     ) -> None:
         self._target = target
-        self._timeout = timeout
-        self._retry = retry
+        self.timeout = timeout
+        """The default, in seconds."""
+        self.retry = retry
+        """How failed attempts are repeated."""
         self.metadata = tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
         """Sent along with every call."""
         self._credentials = credentials
@@ -79,13 +80,9 @@ class Connection:
         """The channel, opened now if it was not. Raises ClientClosed after close."""
         if self._closed:
             raise ClientClosed("this client was closed")
-        self._channel = self._channel or self._open()
+        if self._channel is None:
+            self._channel = self._open()
         return self._channel
-
-    @property
-    def timeout(self) -> float:
-        """The default, in seconds."""
-        return self._timeout
 
     async def call(
         self,
@@ -98,11 +95,11 @@ class Connection:
         `timeout` bounds all attempts together, in seconds; None means the
         default, math.inf no bound.
         """
-        return await self.with_retries(lambda left: self.attempt(method, request, left), timeout)
-
-    async def with_retries(self, attempt: Callable[[float], Awaitable[_Result]], timeout: float | None) -> _Result:
-        """Make attempts by this connection's policy; `timeout` as for `call`."""
-        return await with_retries(attempt, timeout=self._timeout if timeout is None else timeout, policy=self._retry)
+        return await with_retries(
+            lambda left: self.attempt(method, request, left),
+            timeout=self.timeout if timeout is None else timeout,
+            policy=self.retry,
+        )
 
     async def attempt(
         self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request, left: float

@@ -5,9 +5,10 @@ Each message is encoded once; its bytes are its fingerprint, too.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agent_sessions.v1 import session_pb2 as pb
-from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
+from agent_sessions.wire import bytes_tag, embedded, number_tag, varint
 
 _MESSAGE_HISTORY = bytes_tag(pb.AgentState.MESSAGE_HISTORY_FIELD_NUMBER)
 _VALUES = bytes_tag(pb.AgentState.VALUES_FIELD_NUMBER)
@@ -48,28 +49,31 @@ class SmallFields:
             object.__setattr__(self, name, message.SerializeToString(deterministic=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What leads from one state to the next."""
 
     small: SmallFields
-    appended: Sequence[bytes] = ()
-    truncate_to: int | None = None
+    appended: Sequence[bytes]
+    truncate_to: int | None
     """Keep only so many messages; None: all."""
-    set_values: Mapping[str, bytes] = field(default_factory=dict)
-    remove_values: Sequence[str] = ()
+    set_values: Mapping[str, bytes]
+    remove_values: Sequence[str]
 
-    def as_delta(self, base_revision: int, base_etag: str) -> bytes:
-        """Encode it as a StateDelta."""
-        parts = [self.small.in_delta]
+    def as_delta(self, base_revision: int, base_etag: str) -> list[bytes]:
+        """Encode it as a StateDelta, in pieces."""
+        pieces = [self.small.in_delta]
         if base_revision:
-            parts += (integer(_BASE_REVISION, base_revision), embedded(_BASE_ETAG, base_etag.encode()))
+            etag = base_etag.encode()
+            pieces += (_BASE_REVISION, varint(base_revision), _BASE_ETAG, varint(len(etag)), etag)
         if self.truncate_to is not None:
-            parts.append(integer(_TRUNCATE_TO, self.truncate_to))
-        parts += [embedded(_APPENDED, message) for message in self.appended]
-        parts += [embedded(_SET_VALUES, _entry(name, value)) for name, value in self.set_values.items()]
-        parts += [embedded(_REMOVE_VALUES, name.encode()) for name in self.remove_values]
-        return b"".join(parts)
+            pieces += (_TRUNCATE_TO, varint(self.truncate_to))
+        for message in self.appended:
+            pieces += (_APPENDED, varint(len(message)), message)
+        for name, value in self.set_values.items():
+            pieces.append(embedded(_SET_VALUES, _entry(name, value)))
+        for name in self.remove_values:
+            pieces.append(embedded(_REMOVE_VALUES, name.encode()))
+        return pieces
 
 
 @dataclass(slots=True)
@@ -99,12 +103,13 @@ class EncodedState:
         taken.rest = state.SerializeToString(deterministic=True)
         return taken
 
-    def as_snapshot(self) -> bytes:
-        """Encode it as an AgentState without agent_id."""
-        parts = [self.rest, self.small.in_snapshot]
-        parts += [embedded(_MESSAGE_HISTORY, message) for message in self.messages]
-        parts += [embedded(_VALUES, _entry(name, value)) for name, value in self.values.items()]
-        return b"".join(parts)
+    def as_snapshot(self) -> list[bytes]:
+        """Encode it as an AgentState without agent_id, in pieces."""
+        pieces = [self.rest, self.small.in_snapshot]
+        for message in self.messages:
+            pieces += (_MESSAGE_HISTORY, varint(len(message)), message)
+        pieces += [embedded(_VALUES, _entry(name, value)) for name, value in self.values.items()]
+        return pieces
 
     def change_to(self, later: "EncodedState") -> Change | None:
         """Return what leads to `later`; None: only a snapshot does."""

@@ -75,24 +75,47 @@ async def with_retries(
     `last_error`; else the attempt's own error: when it is not retryable, when the
     policy allows no more, or when the server asks for a longer wait than is left.
     """
-    deadline = time.monotonic() + timeout
-    attempts = 0
-    last_error: SessionServiceError | None = None
+    started = time.monotonic()
+    retries: Retries | None = None
+    left = max(0.0, timeout)
     while True:
         try:
-            return await attempt(max(0.0, deadline - time.monotonic()))
-        except DeadlineExceeded as error:
-            error.last_error = last_error
-            raise
+            return await attempt(left)
         except SessionServiceError as error:
-            attempts += 1
-            if not is_retryable(error) or not policy.allows(attempts):
-                raise
-            last_error = error
-            delay = _delay(error, policy.backoff(attempts), deadline - time.monotonic())
+            retries = retries or Retries(started, timeout, policy)
+            left = await retries.wait_after(error)
+
+
+class Retries:
+    """The failed attempts of one call; made when the first one has failed.
+
+    Arguments:
+        started: when the call began, by time.monotonic.
+        timeout: of the whole call, in seconds; inf: no bound.
+        policy: the call's policy.
+    """
+
+    def __init__(self, started: float, timeout: float, policy: RetryPolicy) -> None:
+        self._timeout = timeout
+        self._deadline = started + timeout
+        self._policy = policy
+        self._attempts = 0
+        self._last_error: SessionServiceError | None = None
+
+    async def wait_after(self, error: SessionServiceError) -> float:
+        """Wait until the next attempt is due; return the seconds left for it. Raises as `with_retries` does."""
+        if isinstance(error, DeadlineExceeded):
+            error.last_error = self._last_error
+            raise error
+        self._attempts += 1
+        if not is_retryable(error) or not self._policy.allows(self._attempts):
+            raise error
+        self._last_error = error
+        delay = _delay(error, self._policy.backoff(self._attempts), self._deadline - time.monotonic())
         if delay is None:
-            raise _out_of_time(timeout, attempts, last_error) from last_error
+            raise _out_of_time(self._timeout, self._attempts, error) from error
         await asyncio.sleep(delay)
+        return max(0.0, self._deadline - time.monotonic())
 
 
 def _delay(error: SessionServiceError, backoff: float, left: float) -> float | None:

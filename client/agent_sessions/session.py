@@ -1,21 +1,21 @@
 """One session as a worker writes it: remembers what it saved last, and sends what is new."""
 
-import asyncio
-import math
-import uuid
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent_sessions.encoded_state import Change, EncodedState, SmallFields
 from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, DeadlineExceeded
+from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.state import State
+from agent_sessions.turn import Turn
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
-from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
+from agent_sessions.wire import bytes_tag, integer, number_tag, varint
 
 if TYPE_CHECKING:
     from agent_sessions.client import SessionClient
@@ -26,7 +26,7 @@ _Request = messages.SaveSessionRequest
 _SNAPSHOT = bytes_tag(_Request.SNAPSHOT_FIELD_NUMBER)
 _DELTA = bytes_tag(_Request.DELTA_FIELD_NUMBER)
 _EXPECTED_REVISION = number_tag(_Request.EXPECTED_REVISION_FIELD_NUMBER)
-_REQUEST_ID = bytes_tag(_Request.REQUEST_ID_FIELD_NUMBER)
+_REQUEST_ID = bytes_tag(_Request.REQUEST_ID_FIELD_NUMBER) + varint(len(new_request_id()))
 
 
 class Keep(Enum):
@@ -37,22 +37,6 @@ class Keep(Enum):
 
 KEEP: Final = Keep.KEEP
 """Leave this as it was saved last."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Notes:
-    """What a save says beside the state."""
-
-    checkpoint_id: str
-    metadata: Mapping[str, str] | None
-    labels: Mapping[str, str] | None
-
-    def encoded(self) -> bytes:
-        """Encode as fields of a SaveSessionRequest."""
-        if not self.checkpoint_id and not self.metadata and self.labels is None:
-            return b""
-        labels = None if self.labels is None else messages.Labels(entries=self.labels)
-        return _Request(checkpoint_id=self.checkpoint_id, metadata=self.metadata, labels=labels).SerializeToString()
 
 
 class Session:
@@ -109,7 +93,7 @@ class Session:
         self._names = _Request(
             agent_id=agent_id, session_name=session_name, client_id=client.client_id, user_id=user_id
         ).SerializeToString()
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
 
     @property
     def message_count(self) -> int:
@@ -142,22 +126,26 @@ class Session:
             encode(message, f"messages[{place}]").SerializeToString(deterministic=True)
             for place, message in enumerate(new_messages)
         ]
-        given = {"loop_state": loop_state, "llm_provider": llm_provider, "auth_context": auth_context}
-        small = self._small({name: value for name, value in given.items() if value is not KEEP})
+        small = self._small(loop_state, llm_provider, auth_context)
         values = self._values(set_values) if set_values else {}
         removed = tuple(remove_values)
-        notes = _Notes(checkpoint_id, metadata, labels)
-
-        async def save(deadline: float) -> SavedRevision:
+        notes = _notes(checkpoint_id, metadata, labels)
+        # As `_in_turn` does it, which takes more coroutines: this is what is called for every message.
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        if self._turn.taken:
+            await self._wait_for_turn(deadline, timeout)
+        else:
+            self._turn.taken = True
+        try:
             now = replace(self._state.small, **small) if small else self._state.small
             change = Change(now, appended, None, values, removed)
             # Nothing was read or saved yet: this begins a session, and must not end another.
             expected = 0 if not self.revision and not self._exclusive else None
-            saved = await self._send_change(change, None, notes, deadline, expected)
+            answer = await self._send_change(change, None, notes, deadline, expected)
             self._state.apply(change)
-            return self._acknowledged(saved)
-
-        return await self._in_turn(save, timeout)
+            return self._acknowledged(answer)
+        finally:
+            self._turn.pass_on()
 
     async def save(
         self,
@@ -176,7 +164,7 @@ class Session:
         if state.agent_id not in ("", self.agent_id):
             raise AgentIdMismatch(f"the state is of agent {state.agent_id!r}, the session of {self.agent_id!r}")
         encoded = EncodedState.of(self._client.codec.encode(state))
-        notes = _Notes(checkpoint_id, metadata, labels)
+        notes = _notes(checkpoint_id, metadata, labels)
 
         async def save(deadline: float) -> SavedRevision:
             change = self._state.change_to(encoded) if self.revision else None
@@ -229,56 +217,61 @@ class Session:
         return await self._in_turn(load, timeout)
 
     async def _in_turn(self, work: Callable[[float], Awaitable[_Result]], timeout: float | None) -> _Result:
-        """Do one thing after the other, in the order of the calls."""
-        seconds = self._timeout if timeout is None else timeout
-        deadline = asyncio.get_running_loop().time() + seconds
-        turn = self._turn
-        if turn.locked():
-            try:
-                async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
-                    await turn.acquire()
-            except TimeoutError:
-                raise DeadlineExceeded(f"earlier saves of this session took all of {seconds:g} s") from None
+        """Do one thing after the other, in the order of the calls; `work` is given its deadline."""
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        if self._turn.taken:
+            await self._wait_for_turn(deadline, timeout)
         else:
-            await turn.acquire()
+            self._turn.taken = True
         try:
             return await work(deadline)
         finally:
-            turn.release()
+            self._turn.pass_on()
+
+    async def _wait_for_turn(self, deadline: float, timeout: float | None) -> None:
+        try:
+            await self._turn.wait(deadline)
+        except TimeoutError:
+            seconds = self._timeout if timeout is None else timeout
+            raise DeadlineExceeded(f"earlier saves of this session took all of {seconds:g} s") from None
 
     async def _send_change(
         self,
         change: Change,
         whole: EncodedState | None,
-        notes: _Notes,
+        notes: bytes,
         deadline: float,
         expected: int | None = None,
     ) -> messages.SaveSessionResponse:
         """Send a delta; if its base is gone, the whole state (None: put together here)."""
-        content = embedded(_DELTA, change.as_delta(self.revision, self._etag))
+        delta = change.as_delta(self.revision, self._etag)
+        data, request_id = self._request(_DELTA, delta, notes, expected)
         try:
-            return await self._send(content, notes, deadline, expected)
+            return await self._saver.save(data, request_id, _left(deadline))
         except BaseRevisionNotFound:
             return await self._send_snapshot(whole or self._state.changed(change), notes, deadline)
 
-    async def _send_snapshot(self, state: EncodedState, notes: _Notes, deadline: float) -> messages.SaveSessionResponse:
-        return await self._send(embedded(_SNAPSHOT, state.as_snapshot()), notes, deadline)
+    async def _send_snapshot(self, state: EncodedState, notes: bytes, deadline: float) -> messages.SaveSessionResponse:
+        data, request_id = self._request(_SNAPSHOT, state.as_snapshot(), notes)
+        return await self._saver.save(data, request_id, _left(deadline))
 
-    async def _send(
-        self, content: bytes, notes: _Notes, deadline: float, expected: int | None = None
-    ) -> messages.SaveSessionResponse:
-        request_id = str(uuid.uuid4())
+    def _request(
+        self, tag: bytes, content: list[bytes], notes: bytes, expected: int | None = None
+    ) -> tuple[bytes, str]:
+        """Put a SaveSessionRequest together; return its request_id, too."""
+        request_id = new_request_id()
         if self._exclusive:
             expected = self._head
-        parts = [self._names, embedded(_REQUEST_ID, request_id.encode()), content, notes.encoded()]
-        if expected is not None:
-            parts.append(integer(_EXPECTED_REVISION, expected))
-        return await self._saver.save(b"".join(parts), request_id, _left(deadline))
+        length = varint(sum(map(len, content)))
+        expectation = b"" if expected is None else integer(_EXPECTED_REVISION, expected)
+        parts = (self._names, _REQUEST_ID, request_id.encode(), tag, length, *content, notes, expectation)
+        return b"".join(parts), request_id
 
     def _acknowledged(self, answer: messages.SaveSessionResponse) -> SavedRevision:
-        self.revision = self._head = answer.revision.revision
-        self._etag = answer.revision.etag
-        return SavedRevision(answer.session, answer.revision, answer.replayed)
+        revision = answer.revision
+        self.revision = self._head = revision.revision
+        self._etag = revision.etag
+        return SavedRevision(answer.session, revision, answer.replayed)
 
     def _go_on_from(self, stored: StoredRevision, state: pb.AgentState) -> None:
         copy = pb.AgentState()
@@ -287,10 +280,12 @@ class Session:
         self.revision, self._etag = stored.revision.revision, stored.revision.etag
         self._head = stored.session.head_revision
 
-    def _small(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _small(self, loop_state: Any, llm_provider: Any, auth_context: Any) -> dict[str, Any]:
         """Return the given ones of SmallFields' arguments."""
-        if not given:
+        if loop_state is KEEP and llm_provider is KEEP and auth_context is KEEP:
             return {}
+        every = {"loop_state": loop_state, "llm_provider": llm_provider, "auth_context": auth_context}
+        given = {name: value for name, value in every.items() if value is not KEEP}
         small: SmallFields = EncodedState.of(self._client.codec.encode(State(**given))).small
         names = {"loop_state": "loop_state", "llm_provider": "llm_provider", "auth_context": "auth_type"}
         return {names[name]: getattr(small, names[name]) for name in given}
@@ -299,5 +294,13 @@ class Session:
         return EncodedState.of(self._client.codec.encode(State(values=dict(given)))).values
 
 
+def _notes(checkpoint_id: str, metadata: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bytes:
+    """Encode what a save says beside the state, as fields of a SaveSessionRequest."""
+    if not checkpoint_id and not metadata and labels is None:
+        return b""
+    entries = None if labels is None else messages.Labels(entries=labels)
+    return _Request(checkpoint_id=checkpoint_id, metadata=metadata, labels=entries).SerializeToString()
+
+
 def _left(deadline: float) -> float:
-    return max(0.0, deadline - asyncio.get_running_loop().time())
+    return max(0.0, deadline - time.monotonic())

@@ -8,17 +8,17 @@ small when there is little to do and large when there is much, without any timer
 
 import asyncio
 import math
+import time
 from collections import deque
-from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from grpc import StatusCode
 
-from agent_sessions.errors import ClientClosed, DeadlineExceeded, MessageTooLarge, SessionServiceError, Unavailable
+from agent_sessions.errors import ClientClosed, MessageTooLarge, SessionServiceError, Unavailable
+from agent_sessions.pending import FRAMING_BYTES, Expiry, PendingSave
 from agent_sessions.status import error_from_rpc, error_from_save
 from agent_sessions.v1 import session_service_pb2 as messages
-from agent_sessions.wire import bytes_tag, embedded, integer, number_tag
 
 MAX_FRAME_BYTES = 1024 * 1024
 """A frame is sent when it would become larger than this, and a save that alone is larger goes unary."""
@@ -37,13 +37,6 @@ _Call = Any
 """A grpc.aio.StreamStreamCall, or an interceptor's; the stubs make each generic and neither the other's base."""
 
 _METHOD = "/agent_sessions.v1.SessionService/SaveSessions"
-_REQUEST = bytes_tag(messages.FramedSave.REQUEST_FIELD_NUMBER)
-_TIMEOUT = bytes_tag(messages.FramedSave.TIMEOUT_FIELD_NUMBER)
-_SAVES = bytes_tag(messages.SaveSessionsRequest.SAVES_FIELD_NUMBER)
-_SECONDS, _NANOS = number_tag(1), number_tag(2)
-"""Of a google.protobuf.Duration."""
-_FRAMING_BYTES = 32
-"""More than one save's framing takes."""
 
 
 class StreamRefused(Exception):
@@ -58,40 +51,18 @@ class StreamRefused(Exception):
         self.stream = stream
 
 
-class _Pending:
-    """One save on its way."""
-
-    __slots__ = ("answer", "data", "deadline", "request_id", "sent")
-
-    def __init__(self, data: bytes, request_id: str, deadline: float, answer: asyncio.Future[Any]) -> None:
-        self.data = data
-        self.request_id = request_id
-        self.deadline = deadline
-        self.answer = answer
-        self.sent = False
-
-    def framed(self, now: float) -> bytes:
-        """Encode it as an entry of a frame."""
-        save = embedded(_REQUEST, self.data)
-        if not math.isinf(self.deadline):
-            save += _timeout(max(math.ceil((self.deadline - now) * 1000), 1))  # 0 would be refused
-        return embedded(_SAVES, save)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-
 class SaveStream:
     """The stream of one connection; a lost one is replaced by the next save."""
 
     def __init__(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...] = ()) -> None:
         self._metadata = metadata
         self._channel: grpc.aio.Channel | None = None
-        self._waiting: deque[_Pending] = deque()
-        self._pending: dict[str, _Pending] = {}  # waiting or sent, by request_id
+        self._waiting: deque[PendingSave] = deque()
+        self._pending: dict[str, PendingSave] = {}  # waiting or sent, by request_id
         self._in_flight = 0
-        self._wanted = asyncio.Event()
+        self._idle: asyncio.Future[None] | None = None
+        """What the writer waits on when there is nothing to write."""
+        self._expiry = Expiry(self._pending)
         self._task: asyncio.Task[None] | None = None
         self._number = 0
         self._answered = False
@@ -104,34 +75,32 @@ class SaveStream:
 
     def takes(self, size: int, request_id: str) -> bool:
         """Tell whether a save of so many bytes can go over the stream now."""
-        if size + _FRAMING_BYTES > self._max_frame or request_id in self._pending:
+        if size + FRAMING_BYTES > self._max_frame or request_id in self._pending:
             return False
         return self._unary_until == -math.inf or self._unary_until <= asyncio.get_running_loop().time()
 
-    async def save(
-        self, channel: grpc.aio.Channel, data: bytes, request_id: str, left: float
-    ) -> messages.SaveSessionResponse:
-        """Send an encoded SaveSessionRequest once and return its answer.
+    def save(
+        self, channel: grpc.aio.Channel, data: bytes, request_id: str, deadline: float
+    ) -> "asyncio.Future[messages.SaveSessionResponse]":
+        """Send an encoded SaveSessionRequest once; return what will be its answer.
 
-        Cancelled, it leaves the save in flight. Raises StreamRefused, ClientClosed and
-        SessionServiceError, DeadlineExceeded after `left` seconds (inf: never).
+        Cancelled, it leaves the save in flight. It fails with StreamRefused, ClientClosed and
+        SessionServiceError, DeadlineExceeded at `deadline`, of time.monotonic (inf: never).
         """
         if self._closing:
             raise ClientClosed("this client was closed")
         loop = asyncio.get_running_loop()
-        pending = _Pending(data, request_id, loop.time() + left, loop.create_future())
-        timer = None if math.isinf(left) else loop.call_at(pending.deadline, _expire, pending)
-        self._channel = channel
+        pending = PendingSave(data, request_id, deadline, loop.create_future())
         self._pending[request_id] = pending
         self._waiting.append(pending)
-        self._wanted.set()
-        if self._task is None:
+        if deadline < self._expiry.next:
+            self._expiry.set(deadline)
+        if self._idle is not None:
+            self._wake_writer()
+        elif self._task is None:
+            self._channel = channel
             self._task = loop.create_task(self._run(), name="agent-sessions stream")
-        try:
-            return cast("messages.SaveSessionResponse", await pending.answer)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        return pending.answer
 
     def unary_worked(self, refused: StreamRefused) -> None:
         """Note that a unary call succeeded right where a stream had not."""
@@ -144,7 +113,7 @@ class SaveStream:
     async def close(self) -> None:
         """Send what waits, half-close, and wait for the answers. May be called twice."""
         self._closing = True
-        self._wanted.set()
+        self._wake_writer()
         task = self._task
         if task is None:
             return
@@ -196,26 +165,33 @@ class SaveStream:
                 await call.done_writing()
                 return
             else:
-                self._wanted.clear()
-                await self._wanted.wait()
+                self._idle = asyncio.get_running_loop().create_future()
+                try:
+                    await self._idle
+                finally:
+                    self._idle = None
+
+    def _wake_writer(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     def _next_frame(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         waiting = self._waiting
         while waiting and self._in_flight < MAX_IN_FLIGHT:
             pending = waiting[0]
             if pending.answer.done():  # its caller has gone before it was sent
                 del self._pending[waiting.popleft().request_id]
                 continue
-            size += len(pending.data) + _FRAMING_BYTES
+            size += len(pending.data) + FRAMING_BYTES
             if parts and size > self._max_frame:
                 break
             waiting.popleft()
             pending.sent = True
             self._in_flight += 1
-            parts.append(pending.framed(now))
+            pending.add_to(parts, now)
         return b"".join(parts)
 
     async def _read(self, call: _Call) -> SessionServiceError:
@@ -227,7 +203,7 @@ class SaveStream:
                 for result in frame.results:
                     self._hand_out(result)
                 if self._waiting:
-                    self._wanted.set()
+                    self._wake_writer()
         except grpc.aio.AioRpcError as failure:
             error = error_from_rpc(failure)
             error.__cause__ = failure
@@ -245,7 +221,7 @@ class SaveStream:
         self._in_flight -= 1
         if pending.answer.done():  # its caller has gone
             return
-        if result.WhichOneof("outcome") == "response":
+        if result.HasField("response"):
             pending.answer.set_result(result.response)
         else:
             pending.answer.set_exception(error_from_save(result.error))
@@ -275,21 +251,13 @@ class SaveStream:
 
     def _end_all(self) -> None:
         """Leave nobody waiting when the tasks end early."""
-        left, self._pending = self._pending, {}
+        left = [*self._pending.values()]
+        self._pending.clear()
         self._waiting.clear()
         self._in_flight = 0
-        for pending in left.values():
+        self._expiry.stop()
+        for pending in left:
             pending.fail(ClientClosed("this client was closed during the call"))
-
-
-@lru_cache(256)  # saves of one moment, with the same timeout, have the same milliseconds left
-def _timeout(milliseconds: int) -> bytes:
-    seconds, rest = divmod(milliseconds, 1000)
-    return embedded(_TIMEOUT, integer(_SECONDS, seconds) + integer(_NANOS, rest * 1_000_000))
-
-
-def _expire(pending: _Pending) -> None:
-    pending.fail(DeadlineExceeded("the server has not answered in time"))
 
 
 def _again(error: SessionServiceError) -> SessionServiceError:

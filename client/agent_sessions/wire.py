@@ -1,18 +1,17 @@
 """Protobuf's wire format, as far as messages are put together from parts that are encoded already."""
 
-_SHORT = [bytes((number,)) for number in range(0x80)]
+_LAST = [bytes((number,)) for number in range(0x80)]
+_MORE = [bytes((number | 0x80,)) for number in range(0x80)]
+"""A varint's bytes: seven bits each, the lowest first, and whether more follow."""
 
 
 def varint(number: int) -> bytes:
     """Encode a number from 0 to 2^64 - 1."""
     if number < 0x80:
-        return _SHORT[number]
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+        return _LAST[number]
+    if number < 0x4000:  # most lengths are
+        return _MORE[number & 0x7F] + _LAST[number >> 7]
+    return _MORE[number & 0x7F] + varint(number >> 7)
 
 
 def bytes_tag(field_number: int) -> bytes:

@@ -1,6 +1,8 @@
 """Saves that share a stream: frames, answers, and what happens when the stream does not work."""
 
 import asyncio
+import math
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -197,6 +199,40 @@ async def test_a_timeout_is_one_saves_and_not_the_streams(server: ScriptedServer
     held.changed.set()
     await asyncio.wait_for(slow, 5)
     assert server.streams == 1
+
+
+@pytest.mark.parametrize("timeouts", [(0.1, 1, math.inf), (math.inf, 1, 0.1), (1, 0.1, 1, 0.1, 5)])
+async def test_each_save_ends_at_its_own_deadline(
+    server: ScriptedServer, client: SessionClient, timeouts: tuple[float, ...]
+) -> None:
+    held = Held()
+    server.stream_script = [held.behave]
+
+    async def save(timeout: float) -> float:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await client.save("a", "s", STATE, timeout=timeout)
+        return time.monotonic() - start
+
+    calls = {asyncio.create_task(save(timeout)): timeout for timeout in timeouts}
+    ended, late = await asyncio.wait(calls, timeout=3)
+    assert {calls[call] for call in late} == {timeout for timeout in timeouts if timeout > 3}
+    for call in ended:
+        assert calls[call] <= call.result() < calls[call] + 0.5
+    for call in late:
+        call.cancel()
+
+
+async def test_a_later_save_with_less_time_ends_first(server: ScriptedServer, client: SessionClient) -> None:
+    held = Held()
+    server.stream_script = [held.behave]
+    slow = asyncio.create_task(client.save("a", "slow", STATE, timeout=0.5))
+    await held.wait_for(1)
+    with pytest.raises(DeadlineExceeded):
+        await client.save("a", "hasty", STATE, timeout=0.05)
+    assert not slow.done()
+    with pytest.raises(DeadlineExceeded):
+        await slow
 
 
 async def test_answers_that_nobody_waits_for_are_ignored(server: ScriptedServer, client: SessionClient) -> None:

@@ -40,7 +40,7 @@ async def test_one_bad_save_harms_no_neighbour(database_url: str, monkeypatch: p
         saves = [save(tenant, name) for name in names]
         # PostgreSQL refuses a NUL in a text with an error that fails the whole batch. The API refuses it before.
         saves[2] = saves[2]._replace(checkpoint_id="\x00")
-        tasks = [asyncio.create_task(store.save(one, NOW)) for one in saves]
+        tasks = [asyncio.ensure_future(store.save(one, NOW)) for one in saves]
         await queued
         await store._batcher.start()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -57,7 +57,7 @@ async def test_one_bad_save_harms_no_neighbour(database_url: str, monkeypatch: p
 async def test_a_cancelled_caller_cancels_no_other_and_its_own_save_may_be_stored(database_url: str) -> None:
     async with postgres_store(database_url, flushing=False) as (store, tenant):
         queued = all_queued(store, 10)
-        tasks = [asyncio.create_task(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
+        tasks = [asyncio.ensure_future(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
         await queued
         tasks[3].cancel()
         await store._batcher.start()
@@ -69,7 +69,7 @@ async def test_a_cancelled_caller_cancels_no_other_and_its_own_save_may_be_store
 async def test_closing_flushes_what_waits(database_url: str) -> None:
     async with postgres_store(database_url, flushing=False) as (store, tenant):
         queued = all_queued(store, 10)
-        tasks = [asyncio.create_task(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
+        tasks = [asyncio.ensure_future(store.save(save(tenant, f"s{n}"), NOW)) for n in range(10)]
         await queued
         await store._batcher.start()
         await store._batcher.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -99,9 +99,13 @@ def comparable(result: Any) -> Any:
     return result
 
 
-def run_now(work: Any, runner: asyncio.Runner) -> Any:
+def run_now(work: Callable[[], Any], runner: asyncio.Runner) -> Any:
     """The result, or the class of the refusal."""
+
+    async def run() -> Any:
+        return await work()
+
     try:
-        return comparable(runner.run(work))
+        return comparable(runner.run(run()))
     except (SessionServiceError, NameTaken) as error:
         return type(error)

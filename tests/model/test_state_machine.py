@@ -222,18 +222,19 @@ class StoresAgree(RuleBasedStateMachine):
         self._same(lambda store: store.save(save, self._now))
 
     def _same(self, call) -> None:
-        ours, theirs = run_now(call(self._store), self._runner), run_now(call(self._oracle), self._runner)
+        ours = run_now(lambda: call(self._store), self._runner)
+        theirs = run_now(lambda: call(self._oracle), self._runner)
         assert ours == theirs
         SEEN[ours.__name__ if isinstance(ours, type) else type(ours).__name__] += 1
 
     def _head(self, agent: str, name: str) -> int:
-        found = run_now(self._oracle.get_session(SessionKey(self._tenant, agent, name)), self._runner)
+        found = run_now(lambda: self._oracle.get_session(SessionKey(self._tenant, agent, name)), self._runner)
         return 0 if isinstance(found, type) else found.head_revision
 
     def _message_count(self, agent: str, name: str, revision: int) -> int:
         key = SessionKey(self._tenant, agent, name)
-        read = self._oracle.get_revision(key, Target(revision=revision or None), with_state=False, message_limit=0)
-        found = run_now(read, self._runner)
+        target = Target(revision=revision or None)
+        found = run_now(lambda: self._oracle.get_revision(key, target, with_state=False, message_limit=0), self._runner)
         return 0 if isinstance(found, type) or not revision else found[1].message_count
 
     def _new_change(self, agent: str, name: str, expected: int | None = None) -> Change:

@@ -1,12 +1,15 @@
 """SaveSessions: many saves over one stream, each answered by itself.
 
-A reader starts a task for each save as its frame arrives, a bounded number at
-a time; whatever has been answered by then goes out in the next frame.
+A reader begins each save as its frame arrives, a bounded number at a time;
+whatever has been answered by then goes out in the next frame. A save under way is
+a future, not a task: most need no step of their own between being begun and being
+answered.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import cast
+from functools import partial
 
 import structlog
 from agent_sessions.v1.session_service_pb2 import (
@@ -44,7 +47,7 @@ class SaveStream:
         self._draining = draining
         self._on_error = on_error
         self._room = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_hand: set[asyncio.Future[Saved]] = set()
         self._limits = TimeLimits()
         self._frame = SaveSessionsResponse()
         """Answers that wait to be sent."""
@@ -70,7 +73,7 @@ class SaveStream:
                     frame, self._frame = self._frame, SaveSessionsResponse()
                     yield frame
                 # Looked at after the answers went out: nothing wakes this loop for those that came meanwhile.
-                if reader.done() and not self._tasks and not self._frame.results:
+                if reader.done() and not self._in_hand and not self._frame.results:
                     break
             if drain.done():
                 raise ShuttingDown("the server is shutting down")
@@ -78,50 +81,56 @@ class SaveStream:
         finally:
             # The caller has gone, or nothing is left. A flush under way goes on by itself.
             self._limits.close()
-            for task in (reader, drain, *self._tasks):
-                task.cancel()
+            reader.cancel()
+            drain.cancel()
+            for save in self._in_hand:
+                save.cancel()
 
     async def _read(self, frames: AsyncIterable[SaveSessionsRequest]) -> None:
         async for frame in frames:
             # A frame that comes while nothing is under way goes in two halves: the database is busy with
             # one while this process is busy with the other. From then on the halves take turns by themselves.
-            half = len(frame.saves) // 2 if not self._tasks else 0
+            half = len(frame.saves) // 2 if not self._in_hand else 0
             for place, framed in enumerate(frame.saves):
                 if place == half >= _WORTH_HALVING:
                     await asyncio.sleep(0)
-                while len(self._tasks) >= MAX_IN_HAND:
+                while len(self._in_hand) >= MAX_IN_HAND:
                     self._room.clear()
                     await self._room.wait()
-                self._tasks.add(asyncio.create_task(self._answer(framed)))
+                self._begin(framed)
 
-    async def _answer(self, framed: FramedSave) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+    def _begin(self, framed: FramedSave) -> None:
         request = framed.request
         request_id = request.request_id
         try:
             if not request_id:
                 raise InvalidField("request_id", "is required in a frame")
-            if framed.HasField("timeout"):
-                self._limits.begin(task, _seconds(framed))
-            done = await self._save(request)
-        except asyncio.CancelledError:
-            if not self._limits.end(task) or task.uncancel():
-                raise
-            seconds = _seconds(framed)
-            late = DeadlineExceeded(f"the save was not done within {seconds} s; it may be stored all the same")
-            self._refuse(request_id, late)
+            seconds = _seconds(framed) if framed.HasField("timeout") else math.inf
+            save = asyncio.ensure_future(self._save(request))
         except Exception as error:
             self._refuse(request_id, error)
-        else:
-            convert.saved(done, self._frame.results.add(request_id=request_id).response)
-        finally:
-            # Not by a callback of the task: the event loop would have to come round for each.
-            self._limits.end(task)
-            self._tasks.discard(task)
-            self._room.set()
             self._changed.set()
+            return
+        self._in_hand.add(save)
+        if seconds < math.inf:
+            self._limits.begin(save, seconds)
+        save.add_done_callback(partial(self._answer, request_id, seconds))
 
-    def _refuse(self, request_id: str, error: Exception) -> None:
+    def _answer(self, request_id: str, seconds: float, save: "asyncio.Future[Saved]") -> None:
+        self._in_hand.discard(save)
+        is_late = self._limits.end(save)
+        if save.cancelled():
+            if is_late:  # else this stream was cut, and nobody waits for an answer
+                late = DeadlineExceeded(f"the save was not done within {seconds} s; it may be stored all the same")
+                self._refuse(request_id, late)
+        elif (error := save.exception()) is not None:
+            self._refuse(request_id, error)
+        else:
+            convert.saved(save.result(), self._frame.results.add(request_id=request_id).response)
+        self._room.set()
+        self._changed.set()
+
+    def _refuse(self, request_id: str, error: BaseException) -> None:
         code, reason = kind_of(error)
         self._on_error(reason)
         if (code, reason) == INTERNAL:

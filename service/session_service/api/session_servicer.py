@@ -1,7 +1,7 @@
 """agent_sessions.v1.SessionService: each RPC is parse, one use case, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from agent_sessions.v1 import session_service_pb2 as pb
@@ -52,7 +52,7 @@ class SessionServicer(SessionServiceServicer):
         """Store many revisions."""
         tenant, caller = await self._caller()
 
-        def save(request: pb.SaveSessionRequest) -> Coroutine[Any, Any, Saved]:
+        def save(request: pb.SaveSessionRequest) -> Awaitable[Saved]:
             return self._save(request, tenant, caller)
 
         async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
@@ -116,7 +116,7 @@ class SessionServicer(SessionServiceServicer):
         back = await self._manager.undelete(convert.change(request, tenant, caller))
         return pb.UndeleteSessionResponse(session=convert.session(back))
 
-    def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Coroutine[Any, Any, Saved]:
+    def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Awaitable[Saved]:
         return self._manager.save(convert.save(request, tenant, caller, self._max_messages))
 
     async def _caller(self) -> tuple[Tenant, Principal]:

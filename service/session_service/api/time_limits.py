@@ -1,4 +1,4 @@
-"""Time limits of many tasks with one timer: nearly all of them are done long before."""
+"""Time limits of many futures with one timer: nearly all of them are done long before."""
 
 import asyncio
 import math
@@ -6,27 +6,27 @@ from typing import Any
 
 
 class TimeLimits:
-    """Cancels tasks whose time has passed."""
+    """Cancels futures (tasks are some) whose time has passed."""
 
     def __init__(self) -> None:
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._passed: set[asyncio.Task[Any]] = set()
+        self._deadlines: dict[asyncio.Future[Any], float] = {}
+        self._passed: set[asyncio.Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._next = math.inf
         """When the timer looks: never later than the earliest deadline, perhaps earlier."""
 
-    def begin(self, task: asyncio.Task[Any], seconds: float) -> None:
-        """Cancel the task after a time, unless `end` comes first."""
+    def begin(self, future: asyncio.Future[Any], seconds: float) -> None:
+        """Cancel the future after a time, unless `end` comes first."""
         deadline = asyncio.get_running_loop().time() + seconds
-        self._deadlines[task] = deadline
+        self._deadlines[future] = deadline
         if deadline < self._next:
             self._look_at(deadline)
 
-    def end(self, task: asyncio.Task[Any]) -> bool:
-        """Forget the task; tells whether it was cancelled here."""
-        self._deadlines.pop(task, None)
-        if task in self._passed:
-            self._passed.remove(task)
+    def end(self, future: asyncio.Future[Any]) -> bool:
+        """Forget the future; tells whether it was cancelled here."""
+        self._deadlines.pop(future, None)
+        if future in self._passed:
+            self._passed.remove(future)
             return True
         return False
 
@@ -43,10 +43,10 @@ class TimeLimits:
     def _look(self) -> None:
         # What is due within a millisecond is due: the loop's clock is no finer.
         now = asyncio.get_running_loop().time() + 0.001
-        for task in [task for task, deadline in self._deadlines.items() if deadline <= now]:
-            del self._deadlines[task]
-            self._passed.add(task)
-            task.cancel()
+        for future in [future for future, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[future]
+            self._passed.add(future)
+            future.cancel()
         self._next, self._timer = math.inf, None
         if self._deadlines:
             self._look_at(min(self._deadlines.values()))

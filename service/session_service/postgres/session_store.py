@@ -1,7 +1,10 @@
 """SessionStore on PostgreSQL."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -44,6 +47,8 @@ from session_service.sessions.model import (
 from session_service.sessions.observer import Observer, SilentObserver
 from session_service.sessions.store import NameTaken
 
+_Result = TypeVar("_Result")
+
 OPTIMISTIC_ATTEMPTS = 3
 """Plans made without a session's lock, before one is made with it: others may move the head in between."""
 
@@ -82,24 +87,65 @@ class PostgresSessionStore:
             self._tenants[name] = Tenant(row["tenant_id"], name, row["digest_secret"])
         return self._tenants[name]
 
-    async def save(self, save: Save, now: datetime) -> Saved:
+    def save(self, save: Save, now: datetime) -> Awaitable[Saved]:
         """See SessionStore."""
         prepared = saving.prepare(save, now)
-        lock_key, waits = prepared.lock_keys[0], self._waits
+        if not self._waits.begin_turn_at_once(prepared.lock_keys[0]):
+            return self._save_in_turn(prepared)
+        try:
+            head = self._heads.get(prepared.key)
+            planned = plan_usual(prepared, head)
+            if planned is None:
+                return self._begin_otherwise(prepared, head)
+            flushed = self._batcher.submit(planned.operation)
+        except BaseException:
+            self._waits.end_turn(prepared.lock_keys[0])
+            raise
+        saved: asyncio.Future[Saved] = flushed.get_loop().create_future()
+        flushed.add_done_callback(partial(self._usual_flushed, prepared, planned, saved))
+        return saved
+
+    def _usual_flushed(
+        self,
+        prepared: Prepared,
+        planned: Planned,
+        saved: "asyncio.Future[Saved]",
+        flushed: "asyncio.Future[asyncpg.Record]",
+    ) -> None:
+        """End a usual save. `saved` may be cancelled by now; the session's turn was kept all the same."""
+        error = flushed.exception()
+        row = None if error else flushed.result()
+        if row and row["status"] != _SAVED:
+            _become(saved, self._begin_otherwise(prepared, None, row))
+            return
+        self._waits.end_turn(prepared.lock_keys[0])
+        done = self._stored(prepared, planned, row) if row else None
+        if saved.done():
+            return
+        if done:
+            saved.set_result(done)
+        elif error:
+            saved.set_exception(error)
+
+    async def _save_in_turn(self, prepared: Prepared) -> Saved:
+        """Save after those that came before."""
         with translated():
-            if not waits.begin_turn_at_once(lock_key):
-                await waits.begin_turn(lock_key)
-            try:
-                head = self._heads.get(prepared.key)
-                if planned := plan_usual(prepared, head):
-                    row = await self._batcher.submit(planned.operation)
-                    if row["status"] in _NOT_THE_PLAN:
-                        planned, row = await self._carry_out(prepared, None, row["status"])
-                else:
-                    planned, row = await self._carry_out(prepared, head)
-            finally:
-                waits.end_turn(lock_key)
-            if row["status"] == _SAVED:
+            await self._waits.begin_turn(prepared.lock_keys[0])
+        return await self._begin_otherwise(prepared, self._heads.get(prepared.key))
+
+    def _begin_otherwise(
+        self, prepared: Prepared, head: Head | None, refused: asyncpg.Record | None = None
+    ) -> "asyncio.Task[Saved]":
+        """Save by all means; the turn ends with the task, also if that is cancelled before its first step."""
+        task = asyncio.get_running_loop().create_task(self._save_otherwise(prepared, head, refused))
+        task.add_done_callback(lambda _: self._waits.end_turn(prepared.lock_keys[0]))
+        return task
+
+    async def _save_otherwise(self, prepared: Prepared, head: Head | None, refused: asyncpg.Record | None) -> Saved:
+        """`refused` is what a first attempt came to."""
+        with translated():
+            planned, row = await self._carry_out(prepared, head, refused)
+            if planned and row["status"] == _SAVED:
                 return self._stored(prepared, planned, row)
             return await self._not_stored(prepared, row)
 
@@ -149,20 +195,21 @@ class PostgresSessionStore:
         return await lists.revisions(self._database.fetch, query)
 
     async def _carry_out(
-        self, prepared: Prepared, head: Head | None, status: int = SaveStatus.STALE
-    ) -> tuple[Planned, asyncpg.Record]:
-        """Plan, perhaps by reading, and submit. `status` is that of an attempt before."""
+        self, prepared: Prepared, head: Head | None, row: asyncpg.Record | None
+    ) -> tuple[Planned | None, asyncpg.Record]:
+        """Plan, perhaps by reading, and submit. `row` is what an attempt came to that was made before."""
+        planned = None
         for _ in range(OPTIMISTIC_ATTEMPTS):
-            if status == SaveStatus.BUSY:
-                break
-            if head is None:
-                head = await _read_head(self._database.fetch, prepared)
-            planned = await plan(prepared, head, self._database.fetch)
-            row = await self._batcher.submit(planned.operation)
-            status = row["status"]
-            if status not in _NOT_THE_PLAN:
+            if row and row["status"] not in _NOT_THE_PLAN:
                 return planned, row
-            head = None
+            if row and row["status"] == SaveStatus.BUSY:
+                break
+            if head is None or row:
+                head = await _read_head(self._database.fetch, prepared)
+            planned = plan_usual(prepared, head) or await plan(prepared, head, self._database.fetch)
+            row = await self._batcher.submit(planned.operation)
+        if row and row["status"] not in _NOT_THE_PLAN:
+            return planned, row
         self._heads.forget(prepared.key)
         try:
             return await self._carry_out_locked(prepared)
@@ -287,6 +334,23 @@ class PostgresSessionStore:
         if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
             raise change_refusal(status, row, key, change)
         return rows.session(row, key.agent_id)
+
+
+def _become(outcome: "asyncio.Future[_Result]", task: "asyncio.Task[_Result]") -> None:
+    """Let a future, which may be cancelled, become what a task comes to."""
+
+    def hand_over(_: object) -> None:
+        if task.cancelled() or outcome.done():
+            outcome.cancel()
+            if not task.cancelled():
+                task.exception()  # marks it as seen
+        elif (error := task.exception()) is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    task.add_done_callback(hand_over)
+    outcome.add_done_callback(lambda _: task.cancel())
 
 
 async def _read_head(fetch: Fetch, prepared: Prepared) -> Head | None:

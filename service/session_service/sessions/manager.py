@@ -1,9 +1,8 @@
 """The use cases. Each is one call of the store, with what the rules add around it."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 from session_service.sessions import naming
@@ -39,19 +38,18 @@ class SessionManager:
         """The tenant of that name. Raises: LookupError if there is none."""
         return await self._store.tenant(name)
 
-    def save(self, save: Save) -> Coroutine[Any, Any, Saved]:
-        """Stores a revision; names the session if the caller did not.
+    def save(self, save: Save) -> Awaitable[Saved]:
+        """Stores a revision; names the session if the caller did not. To be awaited.
 
-        To be awaited. Itself no coroutine: each around another is one more to step through, twice for every save.
-
-        Raises:
+        Raises, at once or when awaited:
             What SessionStore.save raises, but for NameTaken.
         """
         # Every save carries an id, so that the store can repeat one whose
         # connection broke before the answer, without storing it twice.
         save = save if save.request_id else save._replace(request_id=uuid4())
-        store = self._store.save if save.session_name else self._save_named
-        return store(save, self._clock())
+        if save.session_name:
+            return self._store.save(save, self._clock())
+        return self._save_named(save, self._clock())
 
     async def restore(self, change: Change, target: Target, message_limit: int) -> Restored:
         """The state of a revision, recorded as restored. Raises: what SessionStore.restore raises."""

@@ -1,6 +1,6 @@
 """What the use cases need of a store. PostgreSQL is one; the tests keep another in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -29,10 +29,12 @@ class SessionStore(Protocol):
     async def tenant(self, name: str) -> Tenant:
         """The tenant of that name. Raises: LookupError if there is none."""
 
-    async def save(self, save: Save, now: datetime) -> Saved:
+    def save(self, save: Save, now: datetime) -> Awaitable[Saved]:
         """Stores a revision, or finds the one that the same request_id stored.
 
-        Raises:
+        To be awaited. No coroutine, so that a store may answer with a future: most saves need no task of their own.
+
+        Raises, at once or when awaited:
             RequestIdReused, SessionDeleted, RevisionMismatch, UserIdMismatch, CheckpointIdExists: in this order of
                 precedence; nothing is stored.
             NameTaken: save.server_named, and the name exists.

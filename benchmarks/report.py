@@ -1,16 +1,18 @@
 """Tables from measurements: medians with their spread, and ratios within the same round."""
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
+from benchmarks import stores
 from benchmarks.results import Result, Run
+from benchmarks.tables import NONE, markdown, plain, spread
 
 REFERENCE = "floor"
-NONE = "–"
+OURS = "ours"
+"""Sends new messages only; other ways to save the same are compared with it."""
 Figure = Callable[[Result], float | None]
 COLUMNS = (
-    "store", "saves/s", "× floor", "p50 ms", "p99 ms", "WAL × payload", "stored × payload", "restore p50 ms",
-    "p50 last/first", "WAL last/first",
+    "store", "saves/s", "× floor", "× fastest peer", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
+    "stored × payload", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
 )  # fmt: skip
 
 
@@ -38,6 +40,16 @@ def ratios(results: Sequence[Result], reference: Sequence[Result], figure: Figur
     return found
 
 
+def ratios_to_fastest(results: Sequence[Result], peers: Sequence[Sequence[Result]]) -> list[float]:
+    """Return saves per second by those of the fastest peer of the same round, for rounds that have every peer."""
+    rounds = [{result.round: rate(result) for result in measured} for measured in peers if measured]
+    return [
+        rate(result) / max(peer[result.round] for peer in rounds)
+        for result in results
+        if rounds and all(result.round in peer for peer in rounds)
+    ]
+
+
 def of(run: Run, case: str, store: str) -> list[Result]:
     """Return a store's measurements in a case."""
     return [result for result in run.results if (result.case, result.store) == (case, store)]
@@ -56,56 +68,52 @@ def table(run: Run, case: str) -> list[tuple[str, ...]]:
 
 
 def _rows(run: Run, case: str) -> list[tuple[str, ...]]:
-    reference = of(run, case, REFERENCE)
-    measured = {store: results for store in run.stores if (results := of(run, case, store))}
-    return [(store, *_cells(results, reference)) for store, results in measured.items()]
+    return [(store, *_cells(run, case, store, results)) for store in run.stores if (results := of(run, case, store))]
 
 
-def _cells(results: Sequence[Result], reference: Sequence[Result]) -> tuple[str, ...]:
-    def spread(form: str, figure: Figure) -> str:
-        return _spread(values(results, figure), form)
+def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[str, ...]:
+    def own(form: str, figure: Figure) -> str:
+        return spread(values(results, figure), form)
+
+    def beside(other: str, figure: Figure) -> str:
+        return spread(ratios(results, of(run, case, other), figure), "{:.2f}")
 
     return (
-        spread("{:.0f}", rate),
-        _spread(ratios(results, reference), "{:.2f}"),
-        spread("{:.2f}", lambda result: 1000 * result.save_p50),
-        spread("{:.1f}", lambda result: 1000 * result.save_p99),
+        own("{:.0f}", rate),
+        beside(REFERENCE, rate),
+        _fastest(run, case, results) if store in stores.OURS else NONE,
+        own("{:.2f}", lambda result: 1000 * result.save_p50),
+        beside(REFERENCE, lambda result: result.save_p50),
+        own("{:.1f}", lambda result: 1000 * result.save_p99),
         _wal(results),
-        spread("{:.2f}", lambda result: _part(result.stored_bytes, result)),
-        spread("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
-        spread("{:.2f}", lambda result: result.p50_growth),
-        spread("{:.2f}", lambda result: result.wal_growth),
+        own("{:.2f}", lambda result: _part(result.stored_bytes, result)),
+        beside(OURS, lambda result: result.stored_bytes) if store in stores.OURS - {OURS} else NONE,
+        own("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
+        own("{:.2f}", lambda result: result.p50_growth),
+        own("{:.2f}", lambda result: result.wal_growth),
     )
 
 
+def _fastest(run: Run, case: str, results: Sequence[Result]) -> str:
+    peers = [of(run, case, peer) for peer in run.stores if peer in stores.PEERS]
+    return spread(ratios_to_fastest(results, peers), "{:.2f}")
+
+
 def _wal(results: Sequence[Result]) -> str:
-    steady = _spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
+    steady = spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
     first = values(results, lambda result: _part(result.wal_after_checkpoint, result))
-    return f"{steady}; after a checkpoint {_spread(first, '{:.2f}')}" if first else steady
+    return f"{steady}; after a checkpoint {spread(first, '{:.2f}')}" if first else steady
 
 
 def _part(size: int | None, result: Result) -> float | None:
     return None if size is None else size / result.payload_bytes
 
 
-def _spread(found: Sequence[float], form: str) -> str:
-    """Return the median, and from where to where the values go."""
-    if not found:
-        return NONE
-    middle = form.format(median(found))
-    if len(found) == 1:
-        return middle
-    return f"{middle} ({form.format(min(found))}–{form.format(max(found))})"
-
-
 def text(run: Run) -> str:
     """Return the tables for a terminal."""
     parts = [_facts(run, "{}: {}")]
     for case in cases_of(run):
-        found = table(run, case)
-        widths = [max(map(len, column)) for column in zip(*found, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in found]
-        parts.append("\n".join([_heading(run, case), *lines]))
+        parts.append(f"{_heading(run, case)}\n{plain(table(run, case))}")
     return "\n\n".join(parts)
 
 
@@ -117,16 +125,18 @@ def document(run: Run) -> str:
         " What the columns mean and how it is measured: [benchmarks.md](benchmarks.md).",
         _facts(run, "- {}: {}"),
         "## Stores",
-        "| store | version | how it is used | what it keeps |\n| --- | --- | --- | --- |\n"
-        + "\n".join(
-            f"| {name}: {one['title']} | {one['version']} | {one['setup']} | {one['keeps']} |"
-            for name, one in run.stores.items()
+        markdown(
+            [
+                ("store", "version", "how it is used", "what it keeps"),
+                *(
+                    (f"{name}: {one['title']}", one["version"], one["setup"], one["keeps"])
+                    for name, one in run.stores.items()
+                ),
+            ]
         ),
     ]
     for case in cases_of(run):
-        head, *body = ["| " + " | ".join(row) + " |" for row in table(run, case)]
-        rule = "|" + " --- |" * (head.count("|") - 1)
-        parts += [f"## {_heading(run, case)}", "\n".join([head, rule, *body])]
+        parts += [f"## {_heading(run, case)}", markdown(table(run, case))]
     return "\n\n".join(parts) + "\n"
 
 

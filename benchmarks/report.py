@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks import stores
+from benchmarks import read_report, stores
 from benchmarks.results import Result, Run
-from benchmarks.tables import NONE, markdown, plain, spread
+from benchmarks.tables import NONE, Table, markdown, plain, spread
 
 REFERENCE = "floor"
 OURS = "ours"
@@ -60,7 +60,7 @@ def cases_of(run: Run) -> list[str]:
     return list(dict.fromkeys(result.case for result in run.results))
 
 
-def table(run: Run, case: str) -> list[tuple[str, ...]]:
+def table(run: Run, case: str) -> Table:
     """Return a case's table: the columns' names, then a row per store; without columns that have no figure."""
     full = [COLUMNS, *_rows(run, case)]
     used = [index for index in range(len(COLUMNS)) if any(row[index] != NONE for row in full[1:])]
@@ -75,19 +75,19 @@ def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[
     def own(form: str, figure: Figure) -> str:
         return spread(values(results, figure), form)
 
-    def beside(other: str, figure: Figure) -> str:
-        return spread(ratios(results, of(run, case, other), figure), "{:.2f}")
+    def beside(form: str, other: str, figure: Figure) -> str:
+        return spread(ratios(results, of(run, case, other), figure), form)
 
     return (
         own("{:.0f}", rate),
-        beside(REFERENCE, rate),
+        beside("{:.2f}", REFERENCE, rate),
         _fastest(run, case, results) if store in stores.OURS else NONE,
         own("{:.2f}", lambda result: 1000 * result.save_p50),
-        beside(REFERENCE, lambda result: result.save_p50),
+        beside("{:.2f}", REFERENCE, lambda result: result.save_p50),
         own("{:.1f}", lambda result: 1000 * result.save_p99),
         _wal(results),
         own("{:.2f}", lambda result: _part(result.stored_bytes, result)),
-        beside(OURS, lambda result: result.stored_bytes) if store in stores.OURS - {OURS} else NONE,
+        beside("{:.3f}", OURS, lambda result: result.stored_bytes) if store in stores.OURS - {OURS} else NONE,
         own("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
         own("{:.2f}", lambda result: result.p50_growth),
         own("{:.2f}", lambda result: result.wal_growth),
@@ -109,48 +109,59 @@ def _part(size: int | None, result: Result) -> float | None:
     return None if size is None else size / result.payload_bytes
 
 
+def sections(run: Run) -> list[tuple[str, list[Table]]]:
+    """Return headings with their tables."""
+    found = [(_heading(run, case), [table(run, case)]) for case in cases_of(run)]
+    if run.reads:
+        newest = run.reads[-1]
+        tables = [read_report.times(run.reads), read_report.scans(newest)]
+        found.append((f"{read_report.heading(newest)}{_rounds(run, newest.case)}", tables))
+    return found
+
+
 def text(run: Run) -> str:
     """Return the tables for a terminal."""
     parts = [_facts(run, "{}: {}")]
-    for case in cases_of(run):
-        parts.append(f"{_heading(run, case)}\n{plain(table(run, case))}")
+    for heading, tables in sections(run):
+        first, *others = map(plain, tables)
+        parts += [f"{heading}\n{first}", *others]
     return "\n\n".join(parts)
 
 
 def document(run: Run) -> str:
     """Return the tables as Markdown."""
+    described = [
+        (f"{name}: {one['title']}", one["version"], one["setup"], one["keeps"]) for name, one in run.stores.items()
+    ]
     parts = [
         "# Results of the benchmarks",
         "Written by `python -m benchmarks --publish`; nothing here is written by hand."
         " What the columns mean and how it is measured: [benchmarks.md](benchmarks.md).",
         _facts(run, "- {}: {}"),
         "## Stores",
-        markdown(
-            [
-                ("store", "version", "how it is used", "what it keeps"),
-                *(
-                    (f"{name}: {one['title']}", one["version"], one["setup"], one["keeps"])
-                    for name, one in run.stores.items()
-                ),
-            ]
-        ),
+        markdown([("store", "version", "how it is used", "what it keeps"), *described]),
     ]
-    for case in cases_of(run):
-        parts += [f"## {_heading(run, case)}", markdown(table(run, case))]
+    for heading, tables in sections(run):
+        parts += [f"## {heading}", *map(markdown, tables)]
     return "\n\n".join(parts) + "\n"
 
 
 def _heading(run: Run, case: str) -> str:
     first = next(result for result in run.results if result.case == case)
-    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB"
+    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB{_rounds(run, case)}"
+
+
+def _rounds(run: Run, case: str) -> str:
+    count = run.rounds(case)
+    return f"; {count} rounds" if count > 1 else "; 1 round"
 
 
 def _facts(run: Run, form: str) -> str:
     facts = {
         "machine": ", ".join(f"{name} {value}" for name, value in run.machine.items()),
         "PostgreSQL": ", ".join(f"{name} {value}" for name, value in run.postgres.items()),
-        "rounds": f"{run.options['rounds']}; the median of them, and (least–most)",
-        "× floor": "saves/s by the floor's of the same round",
+        "figures": "the median of the rounds, and (least–most)",
+        "ratios": "to another store's figure of the same round",
     }
     if limit := run.options["limit"]:
         facts["not everything"] = f"only the first {limit} conversations of each file"

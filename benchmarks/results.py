@@ -76,7 +76,8 @@ class Run:
 
     def rounds(self, case: str) -> int:
         """Return how many rounds of a case were begun."""
-        return max((one.round for one in (*self.results, *self.reads) if one.case == case), default=0)
+        measured: list[Result | Reading] = [*self.results, *self.reads]
+        return max((one.round for one in measured if one.case == case), default=0)
 
     def describe(self, store: str, description: dict[str, str]) -> None:
         """Keep a store's description; raises ValueError if other versions of it were measured before."""

@@ -62,7 +62,9 @@ async def _run(arguments: argparse.Namespace) -> Run:
     )
     begin = time.monotonic()
     async with cluster(arguments.database_url) as postgres:
-        run = await plan.carry_out(planned, postgres, arguments.results, lambda line: print(line, flush=True))
+        run = await plan.carry_out(
+            planned, postgres, arguments.results, lambda line: print(line, flush=True), append=arguments.append
+        )
     print(f"{time.monotonic() - begin:.0f} s; {arguments.results} holds every measurement")
     return run
 
@@ -74,7 +76,7 @@ def _cases(arguments: argparse.Namespace) -> list[cases.Case]:
     found = cases.parse(cases.DEFAULT)
     if arguments.corpus is None:
         print("no recorded conversations: SESSION_CORPUS is not set, see docs/benchmarks.md", flush=True)
-        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG)]
+        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG, cases.READS)]
     return found
 
 
@@ -98,10 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus", type=Path, default=Path(folder) if folder else None, help="folder of conversations [SESSION_CORPUS]"
     )
     add("--limit", type=int, default=0, help="conversations of each file; default all")
-    add("--synthetic-messages", type=int, default=8000, help="of synthetic cases; default %(default)s")
+    add("--synthetic-messages", type=int, default=4000, help="of synthetic cases; default %(default)s")
     add("--prefill", type=int, default=300_000, help="saves in prefilled tables; default %(default)s")
     add("--database-url", help="a PostgreSQL where databases may be created; default one of its own")
     add("--results", type=Path, default=RESULTS, help="where measurements are kept; default %(default)s")
+    add("--append", action="store_true", help="keep what the results' file holds, and add rounds; default: begin anew")
     add("--report", type=Path, metavar="RESULTS", help="measure nothing, report what is in this file")
     add("--publish", action="store_true", help="write docs/benchmarks-results.md and docs/images/benchmarks-*")
     return parser

@@ -15,12 +15,15 @@ LONG = "long"
 """One session, to see whether its last saves cost what the first cost."""
 LONG_SESSION = 5000
 LONG_PARTS = ((0, 500), (500, 4500), (4500, 5000))
+READS = "reads"
+"""Not a save: what reading a session costs. Written alone."""
 DEFAULT = (
     "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
-    "synthetic:1,synthetic:16,synthetic:64,synthetic:256,long:1,coding:16:prefilled,airline:16:prefilled"
+    "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled"
 )
 SYNTAX = (
-    "WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic, long or a file; p: as many client processes"
+    "reads or WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic, long or a file;"
+    " p: as many client processes"
 )
 
 
@@ -29,7 +32,7 @@ class Case:
     """One measurement's circumstances."""
 
     work: str
-    """A key of CORPUS_FILES, SYNTHETIC, LONG, or the path of a file."""
+    """A key of CORPUS_FILES, SYNTHETIC, LONG, READS, or the path of a file."""
     in_flight: int
     """Sessions saved at the same time."""
     processes: int = 1
@@ -38,8 +41,21 @@ class Case:
 
     def __str__(self) -> str:
         """Return the case as it is written on the command line, a file by its name only."""
+        if self.work == READS:
+            return READS
         processes = "p" if self.processes > 1 else ""
         return f"{Path(self.work).name}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
+
+
+@dataclass(frozen=True)
+class ReadSizes:
+    """How much the case READS reads, and how often."""
+
+    messages: int = 1000
+    long_messages: int = LONG_SESSION
+    message_limit: int = 20
+    repetitions: int = 300
+    long_repetitions: int = 100
 
 
 def parse(text: str) -> list[Case]:
@@ -48,6 +64,8 @@ def parse(text: str) -> list[Case]:
 
 
 def _parse(text: str) -> Case:
+    if text == READS:
+        return Case(READS, in_flight=1)
     found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled)?", text)
     if not found:
         raise ValueError(f"{text!r} is not {SYNTAX}")
@@ -61,6 +79,8 @@ def work_of(case: Case, corpus: Path | None, limit: int, synthetic_messages: int
         # One at a time takes longest: fewer do.
         count = synthetic_messages if case.in_flight > 1 else synthetic_messages // 4
         return _synthetic(count, SYNTHETIC_SESSION, seed=case.in_flight)
+    if case.work == READS:
+        return {}
     if case.work == LONG:
         return _synthetic(LONG_SESSION, LONG_SESSION, seed=0)
     return {"file": str(file_of(case.work, corpus)), "limit": limit}

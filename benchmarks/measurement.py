@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import LONG, LONG_PARTS, Case
+from benchmarks.cases import LONG, LONG_PARTS, Case, ReadSizes
 from benchmarks.database import Cluster
-from benchmarks.processes import Client, clients, server
-from benchmarks.results import Result
+from benchmarks.processes import Client, clients, echo, server
+from benchmarks.results import Reading, Result
 
 PREFILL_IN_FLIGHT = 64
+READER = "ours"
+"""Reads are the same, however the session was saved."""
 
 
 @dataclass
@@ -79,6 +81,16 @@ class Laboratory:
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
         )
+
+    async def read(self, case: Case, sizes: ReadSizes, round_: int) -> Reading:
+        """Measure reads, beside what they are made of."""
+        database = await self.cluster.create("run", self.templates[READER])
+        async with self._opened(READER, database, 1) as (client,), echo() as address:
+            dsn = self.cluster.url(database)
+            measured = await client.ask("read", dsn=dsn, echo=address, sizes=asdict(sizes))
+            await client.ask("close")
+        await self.cluster.drop(database)
+        return Reading(round=round_, case=str(case), **asdict(sizes), **measured)
 
     async def _first_pass(self, started: Sequence[Client], case: Case, work: dict[str, Any]) -> Pass:
         """Save everything once under other names, right after a checkpoint: pages' images are written now."""

@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import LONG, Case, work_of
+from benchmarks.cases import LONG, READS, Case, ReadSizes, work_of
 from benchmarks.database import Cluster
-from benchmarks.measurement import Laboratory
+from benchmarks.measurement import READER, Laboratory
 from benchmarks.processes import ProcessFailed
-from benchmarks.results import Result, Run, machine
+from benchmarks.results import Reading, Result, Run, machine
 
 
 @dataclass(frozen=True)
@@ -24,39 +24,59 @@ class Plan:
     corpus: Path | None = None
     limit: int = 0
     """Conversations of each file; 0: all."""
-    synthetic_messages: int = 8000
+    synthetic_messages: int = 4000
     prefill: int = 300_000
     """Saves in the tables of prefilled cases."""
     prefill_stores: Sequence[str] = ()
     """Prefilled cases measure these: it takes a store long to get there by its own means."""
+    reads: ReadSizes = field(default_factory=ReadSizes)
 
     def work(self, case: Case) -> dict[str, Any]:
         """Return what a worker's `take` needs; raises ValueError."""
         return work_of(case, self.corpus, self.limit, self.synthetic_messages)
 
     def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
-        """Return who takes part in a case."""
+        """Return who takes part in a case that saves."""
+        if case.work == READS:
+            return []
         left_out = stores.WHOLE_STATE if case.work == LONG else frozenset[str]()
         chosen = self.prefill_stores if case.prefilled else ready
         return [store for store in ready if store in chosen and store not in left_out]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what results depend on, beside the case and the store."""
+        return {name: getattr(self, name) for name in ("limit", "synthetic_messages", "prefill")}
 
-async def carry_out(plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None]) -> Run:
-    """Measure everything; what is measured so far is in `results` after each measurement."""
+
+async def carry_out(
+    plan: Plan, cluster: Cluster, results: Path, tell: Callable[[str], None], *, append: bool = False
+) -> Run:
+    """Measure everything; what is measured so far is in `results` after each measurement.
+
+    With `append`, what `results` holds already stays, and rounds are added.
+    """
     works = {case: plan.work(case) for case in plan.cases}
-    names = {"corpus": bool(plan.corpus), "cases": [str(case) for case in plan.cases]}  # paths are nobody's business
-    options = asdict(plan) | names
-    run = Run(machine=machine(), postgres=await cluster.settings(), options=options)
+    run = Run(machine=machine(), postgres=await cluster.settings(), options=plan.options)
+    if append:
+        run = run.continued(results)
+    before = {case: run.rounds(str(case)) for case in plan.cases}
     laboratory = Laboratory(cluster)
     ready = await _prepare(plan, laboratory, run, tell)
     await _prefill(plan, laboratory, ready, tell)
     for round_ in range(1, plan.rounds + 1):
         for case, work in works.items():
+            number = before[case] + round_
             for store in plan.stores_of(case, ready):
-                result = await laboratory.measure(store, case, work, round_)
+                result = await laboratory.measure(store, case, work, number)
                 run.results.append(result)
                 run.write(results)
-                tell(_line(plan, result))
+                tell(_line(result))
+            if case.work == READS and READER in ready:
+                reading = await laboratory.read(case, plan.reads, number)
+                run.reads.append(reading)
+                run.write(results)
+                tell(_reading_line(reading))
     for database in (*laboratory.templates.values(), *laboratory.prefilled.values()):
         await cluster.drop(database)
     return run
@@ -67,7 +87,7 @@ async def _prepare(plan: Plan, laboratory: Laboratory, run: Run, tell: Callable[
     ready = []
     for store in plan.stores:
         try:
-            run.stores[store] = await laboratory.prepare(store)
+            run.describe(store, await laboratory.prepare(store))
         except ProcessFailed as failed:
             run.skipped[store] = str(failed).splitlines()[0]
             tell(f"{store} is left out: {run.skipped[store]}")
@@ -93,9 +113,14 @@ def default_prefill_stores(chosen: Sequence[str]) -> list[str]:
     return [store for store in chosen if store == "floor" or store in stores.OURS]
 
 
-def _line(plan: Plan, result: Result) -> str:
+def _line(result: Result) -> str:
     return (
-        f"round {result.round}/{plan.rounds}  {result.case:24} {result.store:16}"
+        f"round {result.round}  {result.case:24} {result.store:16}"
         f"{result.saves / result.seconds:8.0f}/s  p50 {1000 * result.save_p50:7.2f} ms"
         f"  WAL {result.wal_bytes / result.payload_bytes:6.2f} ×  {result.messages_compared} messages equal"
     )
+
+
+def _reading_line(reading: Reading) -> str:
+    times = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in reading.seconds.items())
+    return f"round {reading.round}  {reading.case:24} {times}"

@@ -13,7 +13,7 @@ from benchmarks import stores
 from benchmarks.report import of, rate
 from benchmarks.results import Run
 
-CASES = {"coding:16": "coding agent", "airline:16": "customer service"}
+CASES = {"coding:16": "coding agent, 16 sessions at once", "airline:16": "customer service, 16 sessions at once"}
 NAME = "benchmarks"
 
 
@@ -55,12 +55,13 @@ def draw(run: Run, folder: Path) -> list[Path]:
 
 def _figure(run: Run, cases: Sequence[str], theme: Theme) -> Figure:
     shown = [store for store in run.stores if any(of(run, case, store) for case in cases)][::-1]
-    figure = Figure(figsize=(10, 0.7 + 0.3 * (len(shown) + 2) * len(cases)), layout="constrained")
+    figure = Figure(figsize=(10, 0.3 * (len(shown) + 3) * len(cases)), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)
     axes = figure.subplots(len(cases), 2, squeeze=False)
     for row, case in zip(axes, cases, strict=True):
         _bars(row[0], run, case, shown, theme, "saves per second", rate)
         _bars(row[1], run, case, shown, theme, "WAL bytes per byte of conversation", _wal)
-        row[0].set_title(CASES[case], loc="left", color=theme.text, fontsize=11)
+        row[0].set_title(CASES[case], loc="left", color=theme.text, fontsize=11, weight="bold")
         row[1].set_yticklabels([])
     return figure
 
@@ -78,12 +79,20 @@ def _bars(axes: Any, run: Run, case: str, shown: Sequence[str], theme: Theme, la
         [max(found, default=0) - value for value, found in zip(middle, measured, strict=True)],
     ]
     bars = axes.barh(shown, middle, xerr=spread, color=[_colour(store, theme) for store in shown], ecolor=theme.text)
-    axes.bar_label(bars, [f" {value:,.0f}" if value >= 100 else f" {value:.2g}" for value in middle], color=theme.text)
-    axes.margins(x=0.18)
+    axes.bar_label(bars, [f" {_number(value)}" if value else " not measured" for value in middle], color=theme.text)
+    axes.margins(x=0.18, y=0.02)
     axes.set_xlabel(label, color=theme.text)
+    axes.set_xticks([])  # every bar has its figure
     axes.tick_params(colors=theme.text, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _number(value: float) -> str:
+    """Return three digits."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _colour(store: str, theme: Theme) -> str:

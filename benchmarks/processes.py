@@ -120,11 +120,26 @@ async def clients(store: str, count: int = 1) -> AsyncIterator[Sequence[Client]]
 async def server(dsn: str) -> AsyncIterator[str]:
     """Run the service on a database, with its default settings, and give its address once it is SERVING."""
     flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json")
-    process = await Process.start("session_service", "serve", f"--database-url={dsn}", *flags)
+    async with _listening("session_service", "serve", f"--database-url={dsn}", *flags) as address:
+        async with asyncio.timeout(READY_TIMEOUT):
+            await _wait_until_serving(address)
+        yield address
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[str]:
+    """Run benchmarks.echo, and give its address."""
+    async with _listening("benchmarks.echo") as address:
+        yield address
+
+
+@asynccontextmanager
+async def _listening(module: str, *arguments: str) -> AsyncIterator[str]:
+    """Run a module that logs where it listens, as the service does, and give the address."""
+    process = await Process.start(module, *arguments)
     try:
         async with asyncio.timeout(READY_TIMEOUT):
             address = await _address(process)
-            await _wait_until_serving(address)
         yield address
     finally:
         await process.stop()

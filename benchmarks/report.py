@@ -1,16 +1,18 @@
 """Tables from measurements: medians with their spread, and ratios within the same round."""
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
+from benchmarks import read_report, stores
 from benchmarks.results import Result, Run
+from benchmarks.tables import NONE, Table, markdown, plain, spread
 
 REFERENCE = "floor"
-NONE = "–"
+OURS = "ours"
+"""Sends new messages only; other ways to save the same are compared with it."""
 Figure = Callable[[Result], float | None]
 COLUMNS = (
-    "store", "saves/s", "× floor", "p50 ms", "p99 ms", "WAL × payload", "stored × payload", "restore p50 ms",
-    "p50 last/first", "WAL last/first",
+    "store", "saves/s", "× floor", "× fastest peer", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
+    "stored × payload", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
 )  # fmt: skip
 
 
@@ -38,6 +40,16 @@ def ratios(results: Sequence[Result], reference: Sequence[Result], figure: Figur
     return found
 
 
+def ratios_to_fastest(results: Sequence[Result], peers: Sequence[Sequence[Result]]) -> list[float]:
+    """Return saves per second by those of the fastest peer of the same round, for rounds that have every peer."""
+    rounds = [{result.round: rate(result) for result in measured} for measured in peers if measured]
+    return [
+        rate(result) / max(peer[result.round] for peer in rounds)
+        for result in results
+        if rounds and all(result.round in peer for peer in rounds)
+    ]
+
+
 def of(run: Run, case: str, store: str) -> list[Result]:
     """Return a store's measurements in a case."""
     return [result for result in run.results if (result.case, result.store) == (case, store)]
@@ -48,7 +60,7 @@ def cases_of(run: Run) -> list[str]:
     return list(dict.fromkeys(result.case for result in run.results))
 
 
-def table(run: Run, case: str) -> list[tuple[str, ...]]:
+def table(run: Run, case: str) -> Table:
     """Return a case's table: the columns' names, then a row per store; without columns that have no figure."""
     full = [COLUMNS, *_rows(run, case)]
     used = [index for index in range(len(COLUMNS)) if any(row[index] != NONE for row in full[1:])]
@@ -56,91 +68,100 @@ def table(run: Run, case: str) -> list[tuple[str, ...]]:
 
 
 def _rows(run: Run, case: str) -> list[tuple[str, ...]]:
-    reference = of(run, case, REFERENCE)
-    measured = {store: results for store in run.stores if (results := of(run, case, store))}
-    return [(store, *_cells(results, reference)) for store, results in measured.items()]
+    return [(store, *_cells(run, case, store, results)) for store in run.stores if (results := of(run, case, store))]
 
 
-def _cells(results: Sequence[Result], reference: Sequence[Result]) -> tuple[str, ...]:
-    def spread(form: str, figure: Figure) -> str:
-        return _spread(values(results, figure), form)
+def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[str, ...]:
+    def own(form: str, figure: Figure) -> str:
+        return spread(values(results, figure), form)
+
+    def beside(form: str, other: str, figure: Figure) -> str:
+        return spread(ratios(results, of(run, case, other), figure), form)
 
     return (
-        spread("{:.0f}", rate),
-        _spread(ratios(results, reference), "{:.2f}"),
-        spread("{:.2f}", lambda result: 1000 * result.save_p50),
-        spread("{:.1f}", lambda result: 1000 * result.save_p99),
+        own("{:.0f}", rate),
+        beside("{:.2f}", REFERENCE, rate),
+        _fastest(run, case, results) if store in stores.OURS else NONE,
+        own("{:.2f}", lambda result: 1000 * result.save_p50),
+        beside("{:.2f}", REFERENCE, lambda result: result.save_p50),
+        own("{:.1f}", lambda result: 1000 * result.save_p99),
         _wal(results),
-        spread("{:.2f}", lambda result: _part(result.stored_bytes, result)),
-        spread("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
-        spread("{:.2f}", lambda result: result.p50_growth),
-        spread("{:.2f}", lambda result: result.wal_growth),
+        own("{:.2f}", lambda result: _part(result.stored_bytes, result)),
+        beside("{:.3f}", OURS, lambda result: result.stored_bytes) if store in stores.OURS - {OURS} else NONE,
+        own("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
+        own("{:.2f}", lambda result: result.p50_growth),
+        own("{:.2f}", lambda result: result.wal_growth),
     )
 
 
+def _fastest(run: Run, case: str, results: Sequence[Result]) -> str:
+    peers = [of(run, case, peer) for peer in run.stores if peer in stores.PEERS]
+    return spread(ratios_to_fastest(results, peers), "{:.2f}")
+
+
 def _wal(results: Sequence[Result]) -> str:
-    steady = _spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
+    steady = spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
     first = values(results, lambda result: _part(result.wal_after_checkpoint, result))
-    return f"{steady}; after a checkpoint {_spread(first, '{:.2f}')}" if first else steady
+    return f"{steady}; after a checkpoint {spread(first, '{:.2f}')}" if first else steady
 
 
 def _part(size: int | None, result: Result) -> float | None:
     return None if size is None else size / result.payload_bytes
 
 
-def _spread(found: Sequence[float], form: str) -> str:
-    """Return the median, and from where to where the values go."""
-    if not found:
-        return NONE
-    middle = form.format(median(found))
-    if len(found) == 1:
-        return middle
-    return f"{middle} ({form.format(min(found))}–{form.format(max(found))})"
+def sections(run: Run) -> list[tuple[str, list[Table]]]:
+    """Return headings with their tables."""
+    found = [(_heading(run, case), [table(run, case)]) for case in cases_of(run)]
+    if run.reads:
+        newest = run.reads[-1]
+        tables = [read_report.times(run.reads), read_report.scans(newest)]
+        found.append((f"{read_report.heading(newest)}{_rounds(run, newest.case)}", tables))
+    return found
 
 
 def text(run: Run) -> str:
     """Return the tables for a terminal."""
     parts = [_facts(run, "{}: {}")]
-    for case in cases_of(run):
-        found = table(run, case)
-        widths = [max(map(len, column)) for column in zip(*found, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in found]
-        parts.append("\n".join([_heading(run, case), *lines]))
+    for heading, tables in sections(run):
+        first, *others = map(plain, tables)
+        parts += [f"{heading}\n{first}", *others]
     return "\n\n".join(parts)
 
 
 def document(run: Run) -> str:
     """Return the tables as Markdown."""
+    described = [
+        (f"{name}: {one['title']}", one["version"], one["setup"], one["keeps"]) for name, one in run.stores.items()
+    ]
     parts = [
         "# Results of the benchmarks",
         "Written by `python -m benchmarks --publish`; nothing here is written by hand."
         " What the columns mean and how it is measured: [benchmarks.md](benchmarks.md).",
         _facts(run, "- {}: {}"),
         "## Stores",
-        "| store | version | how it is used | what it keeps |\n| --- | --- | --- | --- |\n"
-        + "\n".join(
-            f"| {name}: {one['title']} | {one['version']} | {one['setup']} | {one['keeps']} |"
-            for name, one in run.stores.items()
-        ),
+        markdown([("store", "version", "how it is used", "what it keeps"), *described]),
     ]
-    for case in cases_of(run):
-        head, *body = ["| " + " | ".join(row) + " |" for row in table(run, case)]
-        rule = "|" + " --- |" * (head.count("|") - 1)
-        parts += [f"## {_heading(run, case)}", "\n".join([head, rule, *body])]
+    for heading, tables in sections(run):
+        parts += [f"## {heading}", *map(markdown, tables)]
     return "\n\n".join(parts) + "\n"
 
 
 def _heading(run: Run, case: str) -> str:
     first = next(result for result in run.results if result.case == case)
-    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB"
+    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB{_rounds(run, case)}"
+
+
+def _rounds(run: Run, case: str) -> str:
+    count = run.rounds(case)
+    return f"; {count} rounds" if count > 1 else "; 1 round"
 
 
 def _facts(run: Run, form: str) -> str:
     facts = {
         "machine": ", ".join(f"{name} {value}" for name, value in run.machine.items()),
         "PostgreSQL": ", ".join(f"{name} {value}" for name, value in run.postgres.items()),
-        "rounds": f"{run.options['rounds']}; the median of them, and (least–most)",
-        "× floor": "saves/s by the floor's of the same round",
+        "figures": "the median of the rounds, and (least–most)",
+        "ratios": "to another store's figure of the same round",
     }
     if limit := run.options["limit"]:
         facts["not everything"] = f"only the first {limit} conversations of each file"

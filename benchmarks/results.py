@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stores import STORES
+
+APART = "results go into a file of their own (--results)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -36,29 +40,81 @@ class Result:
     """The same of the WAL that they wrote."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One measurement of reads. Sizes in bytes, times in seconds: medians of all repetitions."""
+
+    round: int
+    case: str
+    messages: int
+    payload_bytes: int
+    """Of the state that was read; its parts are the rows of the SELECT and the bytes of the echo."""
+    long_messages: int
+    message_limit: int
+    repetitions: int
+    long_repetitions: int
+    seconds: dict[str, float]
+    """By what was timed, see benchmarks.reads."""
+    plans: dict[str, dict[str, list[int]]]
+    """Of the service's statement on the long session: rows and buffers by table and index."""
+
+
 @dataclass
 class Run:
-    """All measurements of one run, and where they were made."""
+    """All measurements of one run or of several into the same file, and where they were made."""
 
     machine: dict[str, str]
     postgres: dict[str, str]
     options: dict[str, Any]
+    """What results depend on; other than these, runs into one file may differ."""
     stores: dict[str, dict[str, str]] = field(default_factory=dict)
     """Descriptions by store."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why a store was not measured."""
     results: list[Result] = field(default_factory=list)
+    reads: list[Reading] = field(default_factory=list)
+
+    def rounds(self, case: str) -> int:
+        """Return how many rounds of a case were begun."""
+        measured: list[Result | Reading] = [*self.results, *self.reads]
+        return max((one.round for one in measured if one.case == case), default=0)
+
+    def describe(self, store: str, description: dict[str, str]) -> None:
+        """Keep a store's description; raises ValueError if other versions of it were measured before."""
+        before = self.stores.get(store, description)
+        if before["version"] != description["version"]:
+            raise ValueError(f"{store} was {before['version']} before, and is {description['version']} now: {APART}")
+        self.skipped.pop(store, None)
+        described = self.stores | {store: description}
+        self.stores = {name: described[name] for name in STORES if name in described}
+
+    def continued(self, file: Path) -> "Run":
+        """Return what is in a file, to be added to; raises ValueError if this run cannot be compared with it."""
+        if not file.exists():
+            return self
+        found = Run.read(file)
+        for name in ("machine", "postgres", "options"):
+            before, now = getattr(found, name), getattr(self, name)
+            if before != now:
+                raise ValueError(f"{file} was measured with {name} {before}, not {now}: {APART}")
+        return found
 
     def write(self, file: Path) -> None:
-        """Write everything as JSON."""
+        """Write everything as JSON. A run that is killed leaves the file whole, as it was before."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        unfinished = file.with_name(file.name + ".unfinished")
+        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        unfinished.replace(file)
 
     @classmethod
     def read(cls, file: Path) -> "Run":
         """Read what `write` wrote."""
         found = json.loads(file.read_text())
-        return cls(**(found | {"results": [Result(**result) for result in found["results"]]}))
+        measured = {
+            "results": [Result(**result) for result in found["results"]],
+            "reads": [Reading(**reading) for reading in found["reads"]],
+        }
+        return cls(**(found | measured))
 
 
 def machine() -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks import corpus, load, stores
+from benchmarks.cases import ReadSizes
 from benchmarks.stores.base import Access, Store
 
 Answer = dict[str, Any]
@@ -56,6 +57,12 @@ class Worker:
     async def restore(self) -> Answer:
         """Restore and compare them."""
         return asdict(await load.restore(self._store, self._conversations))
+
+    async def read(self, dsn: str, echo: str, sizes: Answer) -> Answer:
+        """Time reads through our client; not a store's business."""
+        from benchmarks import reads  # only for this one case
+
+        return await reads.measure(self._store, dsn, echo, ReadSizes(**sizes))
 
     async def close(self) -> Answer:
         """Disconnect."""

@@ -18,6 +18,8 @@ STORES = {
 """Module and class by name. Imported when used: the peers' packages are only in the benchmarks' environment."""
 
 OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours")
+PEERS = frozenset({"langgraph", "langgraph-delta", "google-adk", "openai-agents"})
+"""Products, of which the fastest is compared with ours; floor and overwrite are statements."""
 WHOLE_STATE = frozenset({"overwrite", "langgraph", "ours-snapshot"})
 """Each save carries everything: a session of 5,000 messages would take gigabytes."""
 

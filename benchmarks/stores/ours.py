@@ -40,7 +40,7 @@ class OurSnapshotStore:
 
     async def open(self, access: Access) -> None:
         """Make the client."""
-        self._client = SessionClient(access.target, **self._client_options())
+        self.client = SessionClient(access.target, **self._client_options())
 
     def _client_options(self) -> dict[str, Any]:
         return {}
@@ -48,7 +48,7 @@ class OurSnapshotStore:
     async def save(self, conversation: Conversation, index: int) -> None:
         """Save everything so far."""
         messages = [self._message(message) for message in conversation.messages[: index + 1]]
-        await self._client.save(conversation.agent_id, conversation.session_name, State(messages=messages))
+        await self.client.save(conversation.agent_id, conversation.session_name, State(messages=messages))
 
     def _message(self, message: Message) -> pb.Message:
         """Return the message as protobuf, made once."""
@@ -60,12 +60,12 @@ class OurSnapshotStore:
 
     async def restore(self, conversation: Conversation) -> Sequence[Any]:
         """Restore the newest revision."""
-        restored = await self._client.restore(conversation.agent_id, conversation.session_name)
+        restored = await self.client.restore(conversation.agent_id, conversation.session_name)
         return restored.decode().messages
 
     async def close(self) -> None:
         """Close the client."""
-        await self._client.close()
+        await self.client.close()
 
 
 class OurStore(OurSnapshotStore):
@@ -85,7 +85,7 @@ class OurStore(OurSnapshotStore):
         """Append the new message."""
         name = (conversation.agent_id, conversation.session_name)
         if name not in self._sessions:
-            client: Any = self._client
+            client: Any = self.client
             self._sessions[name] = client.session(*name)
         await self._sessions[name].append([self._message(conversation.messages[index])])
 

@@ -1,20 +1,21 @@
 """The benchmarks run, small and without the peers; how fast anything was is not looked at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import load, report, stores
-from benchmarks.cases import parse
+from benchmarks.cases import ReadSizes, parse
 from benchmarks.corpus import Conversation, encode
 from benchmarks.database import Cluster
 from benchmarks.plan import Plan, carry_out
-from benchmarks.results import Run
+from benchmarks.results import Result, Run
 from benchmarks.stores.base import Access
 from tests.fixtures.postgres import PostgresCluster
 
-STORES = ("floor", "overwrite", "ours-snapshot")
+STORES = ("floor", "overwrite", "ours", "ours-snapshot")
 LENGTHS = (1, 3, 5)
 
 
@@ -72,3 +73,89 @@ async def test_a_store_that_gives_back_something_else_is_told_by_session_and_mes
             await load.restore(store, [expected])
     finally:
         await store.close()
+
+
+async def test_reads_are_measured_beside_their_parts(postgres: PostgresCluster, tmp_path: Path) -> None:
+    sizes = ReadSizes(messages=30, long_messages=60, message_limit=5, repetitions=2, long_repetitions=2)
+    plan = Plan(stores=["ours"], cases=parse("reads"), rounds=2, reads=sizes)
+
+    run = await carry_out(plan, Cluster(postgres.dsn), tmp_path / "results.json", print)
+
+    assert [reading.round for reading in run.reads] == [1, 2]
+    for reading in run.reads:
+        assert set(reading.seconds) == {"get", "restore", "select", "echo", "again", "commit", "long", "limited"}
+        assert min(reading.seconds.values()) > 0
+        for name, messages in (("long", sizes.long_messages), ("limited", sizes.message_limit)):
+            scans = reading.plans[name]
+            # In a table as small as this one PostgreSQL may read more than it needs.
+            assert (
+                sum(rows for table, (rows, _) in scans.items() if table.startswith("transcript_segments")) >= messages
+            )
+            assert scans["all"][1] >= sum(buffers for table, (_, buffers) in scans.items() if table != "all") > 0
+    assert Run.read(tmp_path / "results.json").reads == run.reads
+    for written in (report.text(run), report.document(run)):
+        assert "GetRevision by SELECT + echo" in written
+        assert "message_limit=5: rows" in written
+
+
+async def test_a_run_that_was_broken_off_is_added_to(
+    postgres: PostgresCluster, corpus_file: Path, tmp_path: Path
+) -> None:
+    results, cluster = tmp_path / "results.json", Cluster(postgres.dsn)
+    plan = Plan(stores=["floor", "overwrite"], cases=parse(f"{corpus_file}:1"), rounds=1)
+
+    def break_off(line: str) -> None:
+        if line.startswith("round 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await carry_out(plan, cluster, results, break_off)
+    await carry_out(plan, cluster, results, print, append=True)
+    await carry_out(replace(plan, cases=parse(f"{corpus_file}:2")), cluster, results, print, append=True)
+
+    found = Run.read(results)
+    name = corpus_file.name
+    assert [(one.case, one.round, one.store) for one in found.results] == [
+        (f"{name}:1", 1, "floor"),
+        (f"{name}:1", 2, "floor"),
+        (f"{name}:1", 2, "overwrite"),
+        (f"{name}:2", 1, "floor"),
+        (f"{name}:2", 1, "overwrite"),
+    ]
+    assert f"{name}:1" in report.text(found)
+    assert f"{name}:2" in report.text(found)
+    with pytest.raises(ValueError, match="limit"):
+        await carry_out(replace(plan, limit=1), cluster, results, print, append=True)
+    assert Run.read(results).results == found.results
+
+
+def made_up(round_: int, store: str, seconds: float) -> Result:
+    return Result(
+        round=round_, store=store, case="coding:1", saves=100, seconds=seconds, save_p50=seconds, save_p99=seconds,
+        payload_bytes=100, wal_bytes=100, stored_bytes=int(100 * seconds), messages_compared=100,
+    )  # fmt: skip
+
+
+def test_ratios_are_to_the_same_round() -> None:
+    run = Run(machine={}, postgres={}, options={"limit": 0})
+    run.stores = {store: {} for store in ("floor", "overwrite", "langgraph", "google-adk", "ours", "ours-snapshot")}
+    # The machine is half as fast in the second round; google-adk is missing in the third.
+    for round_, slower in ((1, 1), (2, 2), (3, 1)):
+        run.results += [
+            made_up(round_, "floor", 1 * slower),
+            made_up(round_, "overwrite", 2 * slower),
+            made_up(round_, "langgraph", 8 * slower),
+            made_up(round_, "ours", 4 * slower),
+            made_up(round_, "ours-snapshot", 5 * slower),
+        ]
+    run.results += [made_up(1, "google-adk", 16), made_up(2, "google-adk", 8)]
+
+    head, *rows = report.table(run, "coding:1")
+    ours = dict(zip(head, next(row for row in rows if row[0] == "ours"), strict=True))
+    snapshot = dict(zip(head, next(row for row in rows if row[0] == "ours-snapshot"), strict=True))
+
+    assert ours["× floor"] == "0.25 (0.25–0.25)"
+    assert ours["p50 × floor"] == "4.00 (4.00–4.00)"
+    assert ours["× fastest peer"] == "1.50 (1.00–2.00)"
+    assert snapshot["stored × ours"] == "1.250 (1.250–1.250)"
+    assert all(row[head.index("× fastest peer")] == "–" for row in rows if not row[0].startswith("ours"))

@@ -1,7 +1,7 @@
 -- save_sessions_v2 does what save_sessions_v1 does with less work. v1 judges and
 -- writes a batch in one large statement, whose executor takes long to start however
 -- few saves there are. v2 moves all sessions that exist, and writes their rows, with
--- one small statement; what is not the usual save is looked at before, one by one.
+-- one smaller statement; what is not the usual save is judged before, one by one.
 --
 -- v1 stays for servers of the previous release.
 
@@ -191,26 +191,57 @@ BEGIN
     END IF;
 END $$;
 
--- Stores the first save of a session.
-CREATE FUNCTION begin_session_v2(i save_item_v2) RETURNS save_result_v2 LANGUAGE plpgsql VOLATILE AS $$
+-- Stores one save: the first of a session, or one that came alone. Returns NULL
+-- if the head is not the planned one.
+CREATE FUNCTION save_one_v2(i save_item_v2) RETURNS save_result_v2 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    more save_rest_v2 := i.rest;
+    more save_rest_v2;
     made save_result_v2;
 BEGIN
-    INSERT INTO sessions AS s (
-        session_id, tenant_id, head_revision, head_transcript_id, head_transcript_length, message_count,
-        message_bytes, size_bytes, create_time, update_time, bucket, uid, create_request_id, head_digest,
-        agent_id, session_name, user_id, labels
-    ) VALUES (
-        nextval('session_ids'), i.tenant_id, 1, i.transcript_id, i.transcript_length, i.message_count,
-        i.message_bytes, i.size_bytes, i.save_time, i.save_time, i.bucket, more.uid,
-        CASE WHEN more.server_named THEN i.request_id END, i.digest,
-        i.agent_id, i.session_name, i.user_id, i.labels::jsonb
-    )
-    RETURNING i.item, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
-        s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
-        s.last_restore_time, s.delete_time
-    INTO made;
+    IF i.planned_session_id = 0 THEN
+        more := i.rest;
+        INSERT INTO sessions AS s (
+            session_id, tenant_id, head_revision, head_transcript_id, head_transcript_length, message_count,
+            message_bytes, size_bytes, create_time, update_time, bucket, uid, create_request_id, head_digest,
+            agent_id, session_name, user_id, labels
+        ) VALUES (
+            nextval('session_ids'), i.tenant_id, 1, i.transcript_id, i.transcript_length, i.message_count,
+            i.message_bytes, i.size_bytes, i.save_time, i.save_time, i.bucket, more.uid,
+            CASE WHEN more.server_named THEN i.request_id END, i.digest,
+            i.agent_id, i.session_name, i.user_id, i.labels::jsonb
+        )
+        RETURNING i.item, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+            s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
+            s.last_restore_time, s.delete_time
+        INTO made;
+    ELSE
+        UPDATE sessions AS s
+        SET head_revision = i.planned_head + 1,
+            head_transcript_id = i.transcript_id,
+            head_transcript_length = i.transcript_length,
+            message_count = i.message_count,
+            message_bytes = i.message_bytes,
+            size_bytes = i.size_bytes,
+            -- Servers' clocks differ; the session's time does not go back.
+            update_time = greatest(s.update_time, i.save_time),
+            head_digest = i.digest,
+            user_id = CASE WHEN s.user_id = '' THEN i.user_id ELSE s.user_id END,
+            labels = CASE WHEN i.labels IS NULL THEN s.labels ELSE i.labels::jsonb END
+        -- By all of its name, though the id would do: while the table is young, to the planner any
+        -- index that begins with the bucket is as good as the one of the ids. For the same reason
+        -- not IS NULL, which a partial index of lists would fit.
+        WHERE s.bucket = i.bucket AND s.tenant_id = i.tenant_id AND s.agent_id = i.agent_id
+            AND s.session_name = i.session_name AND s.session_id = i.planned_session_id
+            AND s.head_revision = i.planned_head AND coalesce(s.delete_time, 'infinity') = 'infinity'
+            AND (i.user_id = '' OR s.user_id = '' OR s.user_id = i.user_id)
+        RETURNING i.item, 0, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+            s.head_revision, s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time,
+            s.last_restore_time, s.delete_time
+        INTO made;
+        IF made.session_id IS NULL THEN
+            RETURN NULL;
+        END IF;
+    END IF;
     IF i.last_payload IS NOT NULL THEN
         INSERT INTO transcript_segments (
             transcript_id, first_message, tenant_id, end_bytes, bucket, message_count, raw_size, checksum, codec,
@@ -225,17 +256,17 @@ BEGIN
         create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id, fingerprint,
         digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata
     ) VALUES (
-        made.session_id, 1, i.tenant_id, coalesce(i.base_revision, 0), i.transcript_id, i.message_count,
-        i.message_bytes, i.size_bytes, i.save_time, i.bucket, i.state_raw_size, i.checksum, i.state_codec,
-        i.expected_revision IS NULL AND i.base_revision IS NULL, i.request_id, i.fingerprint,
+        made.session_id, made.head_revision, i.tenant_id, coalesce(i.base_revision, i.planned_head), i.transcript_id,
+        i.message_count, i.message_bytes, i.size_bytes, i.save_time, i.bucket, i.state_raw_size, i.checksum,
+        i.state_codec, i.expected_revision IS NULL AND i.base_revision IS NULL, i.request_id, i.fingerprint,
         i.digest, i.state_digest, i.state, i.value_digests, i.value_names::jsonb, i.checkpoint_id, i.metadata::jsonb
     );
     INSERT INTO session_events (
         tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, agent_id, session_name,
         client_id, actor
     ) VALUES (
-        i.tenant_id, made.session_id, 1, i.save_time, i.bucket, 1, i.event_id, i.request_id, i.agent_id,
-        i.session_name, nullif(i.client_id, ''), i.actor
+        i.tenant_id, made.session_id, made.head_revision, i.save_time, i.bucket, 1, i.event_id, i.request_id,
+        i.agent_id, i.session_name, nullif(i.client_id, ''), i.actor
     );
     RETURN made;
 END $$;
@@ -259,7 +290,6 @@ RETURNS SETOF save_result_v2 LANGUAGE plpgsql VOLATILE
 -- By index only: statistics of young tables must not choose the plan.
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
-SET enable_memoize = off
 AS $$
 DECLARE
     save save_item_v2;
@@ -299,7 +329,7 @@ BEGIN
             END IF;
             -- All others are stored below, with the usual ones.
             CONTINUE WHEN save.planned_session_id <> 0;
-            result := begin_session_v2(save);
+            result := save_one_v2(save);
         END IF;
         answered := answered || save.item;
         RETURN NEXT result;
@@ -308,81 +338,90 @@ BEGIN
         RETURN;
     END IF;
 
-    FOR result IN
-        WITH moved AS (
-            UPDATE sessions AS s
-            SET head_revision = i.planned_head + 1,
-                head_transcript_id = i.transcript_id,
-                head_transcript_length = i.transcript_length,
-                message_count = i.message_count,
-                message_bytes = i.message_bytes,
-                size_bytes = i.size_bytes,
-                -- Servers' clocks differ; the session's time does not go back.
-                update_time = greatest(s.update_time, i.save_time),
-                head_digest = i.digest,
-                user_id = CASE WHEN s.user_id = '' THEN i.user_id ELSE s.user_id END,
-                labels = CASE WHEN i.labels IS NULL THEN s.labels ELSE i.labels::jsonb END
-            FROM unnest(p_items) AS i
-            -- The planner is left no other way than to look up each item's session: nothing but the place
-            -- joins them, and OFFSET keeps it so. As a plain join it reads a young table from end to end.
-            -- By name, though the id would do: to that planner, any index that begins with the bucket is
-            -- as good as the one of the ids. For the same reason not IS NULL, which an index of lists fits.
-            CROSS JOIN LATERAL (
-                SELECT f.ctid AS place FROM sessions AS f
-                WHERE f.bucket = i.bucket AND f.tenant_id = i.tenant_id AND f.agent_id = i.agent_id
-                    AND f.session_name = i.session_name AND f.session_id = i.planned_session_id
-                    AND f.head_revision = i.planned_head AND coalesce(f.delete_time, 'infinity') = 'infinity'
-                    AND (i.user_id = '' OR f.user_id = '' OR f.user_id = i.user_id)
-                OFFSET 0
-            ) AS found
-            WHERE s.ctid = found.place AND i.item <> ALL (answered)
-            RETURNING i, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
-                s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
-                s.delete_time
-        ),
-        segment AS (
-            INSERT INTO transcript_segments (
-                transcript_id, first_message, tenant_id, end_bytes, bucket, message_count, raw_size, checksum, codec,
-                digest, payload
+    -- Setting up the large statement does not pay for one save.
+    IF cardinality(p_items) = 1 THEN
+        result := save_one_v2(p_items[1]);
+        IF result.item IS NOT NULL THEN
+            RETURN NEXT result;
+            RETURN;
+        END IF;
+    ELSE
+        FOR result IN
+            WITH moved AS (
+                UPDATE sessions AS s
+                SET head_revision = i.planned_head + 1,
+                    head_transcript_id = i.transcript_id,
+                    head_transcript_length = i.transcript_length,
+                    message_count = i.message_count,
+                    message_bytes = i.message_bytes,
+                    size_bytes = i.size_bytes,
+                    -- Servers' clocks differ; the session's time does not go back.
+                    update_time = greatest(s.update_time, i.save_time),
+                    head_digest = i.digest,
+                    user_id = CASE WHEN s.user_id = '' THEN i.user_id ELSE s.user_id END,
+                    labels = CASE WHEN i.labels IS NULL THEN s.labels ELSE i.labels::jsonb END
+                FROM unnest(p_items) AS i
+                -- The planner is left no other way than to look up each item's session: nothing but the place
+                -- joins them, and OFFSET keeps it so. As a plain join it reads a young table from end to end.
+                -- By name, though the id would do: to that planner, any index that begins with the bucket is
+                -- as good as the one of the ids. For the same reason not IS NULL, which an index of lists fits.
+                CROSS JOIN LATERAL (
+                    SELECT f.ctid AS place FROM sessions AS f
+                    WHERE f.bucket = i.bucket AND f.tenant_id = i.tenant_id AND f.agent_id = i.agent_id
+                        AND f.session_name = i.session_name AND f.session_id = i.planned_session_id
+                        AND f.head_revision = i.planned_head AND coalesce(f.delete_time, 'infinity') = 'infinity'
+                        AND (i.user_id = '' OR f.user_id = '' OR f.user_id = i.user_id)
+                    OFFSET 0
+                ) AS found
+                WHERE s.ctid = found.place AND i.item <> ALL (answered)
+                RETURNING i, s.head_revision, s.head_transcript_id, s.session_id, s.session_name, s.uid, s.user_id,
+                    s.message_count, s.size_bytes, s.labels, s.create_time, s.update_time, s.last_restore_time,
+                    s.delete_time
+            ),
+            segment AS (
+                INSERT INTO transcript_segments (
+                    transcript_id, first_message, tenant_id, end_bytes, bucket, message_count, raw_size, checksum,
+                    codec, digest, payload
+                )
+                SELECT
+                    (i).transcript_id, (i).message_count - (i).last_count, (i).tenant_id, (i).message_bytes, (i).bucket,
+                    (i).last_count, (i).last_raw_size, (i).last_checksum, (i).last_codec, (i).digest, (i).last_payload
+                FROM moved WHERE (i).last_payload IS NOT NULL
+            ),
+            revision AS (
+                INSERT INTO revisions (
+                    session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes,
+                    size_bytes, create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id,
+                    fingerprint, digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata
+                )
+                SELECT
+                    session_id, head_revision, (i).tenant_id, coalesce((i).base_revision, (i).planned_head),
+                    (i).transcript_id, (i).message_count, (i).message_bytes, (i).size_bytes, (i).save_time, (i).bucket,
+                    (i).state_raw_size, (i).checksum, (i).state_codec,
+                    (i).expected_revision IS NULL AND (i).base_revision IS NULL, (i).request_id, (i).fingerprint,
+                    (i).digest, (i).state_digest, (i).state, (i).value_digests, (i).value_names::jsonb,
+                    (i).checkpoint_id, (i).metadata::jsonb
+                FROM moved
+            ),
+            event AS (
+                INSERT INTO session_events (
+                    tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, agent_id,
+                    session_name, client_id, actor
+                )
+                SELECT
+                    (i).tenant_id, session_id, head_revision, (i).save_time, (i).bucket, 1, (i).event_id,
+                    (i).request_id, (i).agent_id, (i).session_name, nullif((i).client_id, ''), (i).actor
+                FROM moved
             )
             SELECT
-                (i).transcript_id, (i).message_count - (i).last_count, (i).tenant_id, (i).message_bytes, (i).bucket,
-                (i).last_count, (i).last_raw_size, (i).last_checksum, (i).last_codec, (i).digest, (i).last_payload
-            FROM moved WHERE (i).last_payload IS NOT NULL
-        ),
-        revision AS (
-            INSERT INTO revisions (
-                session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes,
-                size_bytes, create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id,
-                fingerprint, digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata
-            )
-            SELECT
-                session_id, head_revision, (i).tenant_id, coalesce((i).base_revision, (i).planned_head),
-                (i).transcript_id, (i).message_count, (i).message_bytes, (i).size_bytes, (i).save_time, (i).bucket,
-                (i).state_raw_size, (i).checksum, (i).state_codec,
-                (i).expected_revision IS NULL AND (i).base_revision IS NULL, (i).request_id, (i).fingerprint,
-                (i).digest, (i).state_digest, (i).state, (i).value_digests, (i).value_names::jsonb,
-                (i).checkpoint_id, (i).metadata::jsonb
+                (i).item, 0, head_revision, head_transcript_id, session_id, session_name, uid, user_id, head_revision,
+                message_count, size_bytes, labels, create_time, update_time, last_restore_time, delete_time
             FROM moved
-        ),
-        event AS (
-            INSERT INTO session_events (
-                tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, agent_id,
-                session_name, client_id, actor
-            )
-            SELECT
-                (i).tenant_id, session_id, head_revision, (i).save_time, (i).bucket, 1, (i).event_id, (i).request_id,
-                (i).agent_id, (i).session_name, nullif((i).client_id, ''), (i).actor
-            FROM moved
-        )
-        SELECT
-            (i).item, 0, head_revision, head_transcript_id, session_id, session_name, uid, user_id, head_revision,
-            message_count, size_bytes, labels, create_time, update_time, last_restore_time, delete_time
-        FROM moved
-    LOOP
-        answered := answered || result.item;
-        RETURN NEXT result;
-    END LOOP;
+        LOOP
+            answered := answered || result.item;
+            RETURN NEXT result;
+        END LOOP;
+    END IF;
 
     -- The usual saves whose head has moved.
     IF cardinality(answered) < cardinality(p_items) THEN

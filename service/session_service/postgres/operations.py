@@ -215,8 +215,8 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]
     if saves:
-        judged = [item for item, op in enumerate(saves, 1) if not op.is_usual]
         items = [_save_item(item, op) for item, op in enumerate(saves, 1)]
+        judged = [item[0] for item in items if item[-1] is not None]
         rows = await connection.fetch(SAVE, *head, judged, items)
     else:
         changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
@@ -224,9 +224,9 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     return rows if len(rows) == 1 else sorted(rows, key=_item)
 
 
-def _save_item(item: int, save: SaveOperation) -> tuple[object, ...]:
+def _save_item(item: int, save: SaveOperation) -> tuple[Any, ...]:
     row = save.row
-    # NULL wherever it will do: each value is encoded by itself.
+    # NULL where it will do: each value is encoded by itself.
     if save.is_usual:
         return (item, *row[:_COMMON], None)
     return (item, *row[:_COMMON], (*row[_COMMON:], save.segments or None, save.values or None, save.repair))

@@ -52,17 +52,15 @@ class EventType(IntEnum):
 
 
 class SaveRow(NamedTuple):
-    """One save, in the order of save_item_v1, but for the last three."""
+    """One save, in the order of save_item_v2 and then of save_rest_v2."""
 
     bucket: int
     tenant_id: int
     agent_id: str
     session_name: str
-    server_named: bool
     planned_session_id: int
     planned_head: int
     base_revision: int | None
-    base_missing: bool
     expected_revision: int | None
     request_id: UUID
     fingerprint: bytes
@@ -73,14 +71,8 @@ class SaveRow(NamedTuple):
     checkpoint_id: str | None
     metadata: str | None
     save_time: datetime
-    uid: UUID
     event_id: UUID
     transcript_id: int | None
-    parent_transcript_id: int | None
-    parent_message_count: int
-    parent_digest: bytes
-    parent_bytes: int
-    depth: int
     transcript_length: int
     message_count: int
     message_bytes: int
@@ -98,6 +90,18 @@ class SaveRow(NamedTuple):
     last_codec: int
     last_payload: bytes | None
     last_checksum: int
+    server_named: bool
+    base_missing: bool
+    uid: UUID
+    parent_transcript_id: int | None
+    parent_message_count: int
+    parent_digest: bytes
+    parent_bytes: int
+    depth: int
+
+
+_COMMON = SaveRow._fields.index("server_named")
+"""How many columns of SaveRow are save_item_v2's own."""
 
 
 class SegmentRow(NamedTuple):
@@ -155,6 +159,19 @@ class SaveOperation(NamedTuple):
     """Overwrite values that are stored already."""
 
     @property
+    def is_usual(self) -> bool:
+        """Whether there is nothing to judge: see save_sessions_v2."""
+        row = self.row
+        return (
+            row.base_revision == row.planned_head
+            and (row.expected_revision is None or row.expected_revision == row.planned_head)
+            and row.transcript_id is not None
+            and row.checkpoint_id is None
+            and not (row.planned_session_id == 0 or row.base_missing or row.server_named)
+            and not (self.segments or self.values)
+        )
+
+    @property
     def stored_bytes(self) -> int:
         """Payload bytes to be written."""
         row = self.row
@@ -178,7 +195,7 @@ class ChangeOperation:
 
 Operation = SaveOperation | ChangeOperation
 
-SAVE = "SELECT * FROM save_sessions_v2($1, $2, $3, $4)"
+SAVE = "SELECT * FROM save_sessions_v2($1, $2, $3, $4, $5)"
 CHANGE = """
     SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
@@ -199,13 +216,21 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]
     if saves:
-        # NULL for an empty array: most are empty, and each would be encoded by itself.
-        items = [(*op.row, op.segments or None, op.values or None, op.repair) for op in saves]
-        rows = await connection.fetch(SAVE, *head, items)
+        items = [_save_item(item, op) for item, op in enumerate(saves, 1)]
+        judged = [item[0] for item in items if item[-1] is not None]
+        rows = await connection.fetch(SAVE, *head, judged, items)
     else:
         changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
         rows = await connection.fetch(CHANGE, *head, *_columns(changes, len(ChangeRow._fields)))
-    return rows if saves else sorted(rows, key=_item)
+    return rows if len(rows) == 1 else sorted(rows, key=_item)
+
+
+def _save_item(item: int, save: SaveOperation) -> tuple[Any, ...]:
+    row = save.row
+    # NULL where it will do: each value is encoded by itself.
+    if save.is_usual:
+        return (item, *row[:_COMMON], None)
+    return (item, *row[:_COMMON], (*row[_COMMON:], save.segments or None, save.values or None, save.repair))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

@@ -118,7 +118,7 @@ def base_missing(prepared: Prepared, head: Head | None) -> Planned:
     parts = StateParts(b"", {}, {})
     placed = transcript.whole(run)
     packed = _packed(prepared, head, parts)
-    row = _row(prepared, head, placed, run, packed, _NO_SEGMENT)._replace(base_missing=True)
+    row = _row(prepared, head, placed, run, packed, _NO_SEGMENT, base_missing=True)
     return Planned(SaveOperation(prepared.lock_keys, row, (), (), repair=False), placed, parts, packed)
 
 
@@ -142,7 +142,14 @@ def _packed(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedS
 
 
 def _row(
-    prepared: Prepared, head: Head | None, placed: Placed, run: Run, packed: PackedState, last: SegmentRow
+    prepared: Prepared,
+    head: Head | None,
+    placed: Placed,
+    run: Run,
+    packed: PackedState,
+    last: SegmentRow,
+    *,
+    base_missing: bool = False,
 ) -> SaveRow:
     save = prepared.save
     planned_head = head.revision if head else 0
@@ -167,11 +174,9 @@ def _row(
         save.tenant.tenant_id,
         save.agent_id,
         save.session_name,
-        save.server_named,
         head.session_id if head else 0,
         planned_head,
         save.content.base_revision if isinstance(save.content, Delta) else None,
-        False,
         save.expected_revision,
         prepared.request_id,
         prepared.fingerprint,
@@ -182,14 +187,8 @@ def _row(
         facts.checkpoint_id,
         facts.metadata,
         prepared.now,
-        _NO_UID if head else random_uuid(),
         random_uuid(),
         placed.transcript_id,
-        placed.parent_transcript_id,
-        placed.parent_message_count,
-        placed.parent_digest,
-        placed.parent_bytes,
-        placed.depth,
         placed.transcript_length,
         facts.message_count,
         message_bytes,
@@ -207,6 +206,14 @@ def _row(
         last.codec,
         last.payload or None,
         last.checksum,
+        save.server_named,
+        base_missing,
+        _NO_UID if head else random_uuid(),
+        placed.parent_transcript_id,
+        placed.parent_message_count,
+        placed.parent_digest,
+        placed.parent_bytes,
+        placed.depth,
     )
 
 

@@ -31,6 +31,7 @@ MAX_BYTES = 8 << 20
 
 class _Waiting(NamedTuple):
     operation: Operation
+    size: int
     result: asyncio.Future[asyncpg.Record]
 
 
@@ -70,7 +71,7 @@ class WriteBatcher:
         if self._closing:
             raise ShuttingDown("the server is shutting down")
         result: asyncio.Future[asyncpg.Record] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(operation, result))
+        self._queue.append(_Waiting(operation, operation.stored_bytes, result))
         self._arrived.set()
         return result
 
@@ -94,12 +95,10 @@ class WriteBatcher:
             if waiting.result.done():
                 continue
             operation = waiting.operation
-            fits = not batch or (
-                type(operation) is type(batch[0].operation) and size + operation.stored_bytes <= MAX_BYTES
-            )
+            fits = not batch or (type(operation) is type(batch[0].operation) and size + waiting.size <= MAX_BYTES)
             if fits and seen.isdisjoint(operation.lock_keys):
                 batch.append(waiting)
-                size += operation.stored_bytes
+                size += waiting.size
             else:
                 later.append(waiting)
             # Also of one that must wait: what comes after it on the same session must not pass it.

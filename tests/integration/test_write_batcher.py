@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from session_service.postgres import write_batcher
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.sessions.model import Save, SessionKey, Target, Tenant
 
@@ -75,3 +77,15 @@ async def test_closing_flushes_what_waits(database_url: str) -> None:
         await store._batcher.close()
         saved = await asyncio.gather(*tasks)
         assert {one.revision.revision for one in saved} == {1}
+
+
+async def test_a_mistake_in_a_flush_ends_no_later_one(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with postgres_store(database_url) as (store, tenant):
+        with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="a flush failed"):
+            patched.setattr(write_batcher, "execute", _answers_nothing)
+            await store.save(save(tenant, "a"), NOW)
+        assert (await store.save(save(tenant, "b"), NOW)).revision.revision == 1
+
+
+async def _answers_nothing(*_: object, **__: object) -> list[asyncpg.Record]:
+    return []

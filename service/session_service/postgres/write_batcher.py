@@ -15,12 +15,15 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import asyncpg
+import structlog
 
 from session_service.postgres.errors import is_connection_lost, to_domain
 from session_service.postgres.operations import Operation, execute
 from session_service.postgres.pool import CLOSE_TIMEOUT, Database
 from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
+
+_log = structlog.stdlib.get_logger(__name__)
 
 MAX_ITEMS = 128
 """Operations in one transaction: bounds its length, and what one failure makes go singly."""
@@ -79,7 +82,12 @@ class WriteBatcher:
         while True:
             await self._arrived.wait()
             while batch := self._next_batch():
-                await self._flush(batch)
+                try:
+                    await self._flush(batch)
+                except Exception as error:
+                    # A mistake of this program. It must not end the flusher: every save would wait for ever.
+                    _log.exception("a flush failed", operations=len(batch))
+                    _fail(batch, error)
             self._arrived.clear()
             if self._closing:
                 return

@@ -435,3 +435,7 @@ BEGIN
         END LOOP;
     END IF;
 END $$;
+
+-- Payloads of up to half a page stay in the row: in the TOAST table each would be one more row and one more
+-- index entry to write, and one more look-up to read.
+ALTER TABLE transcript_segments SET (toast_tuple_target = 4064);

@@ -12,7 +12,7 @@ import zstandard
 RAW, ZSTD = 0, 1
 """What the codec column says."""
 
-THRESHOLD = 1024
+THRESHOLD = 128
 """Bytes below which compressing costs more than it saves."""
 
 

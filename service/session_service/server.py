@@ -60,7 +60,8 @@ class Server:
 
     async def _serve(self) -> None:
         """Start one thing after the other, serve, and stop them in reverse order."""
-        _log.info("starting", version=version(), settings=repr(self._settings))
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        _log.info("starting", version=version(), event_loop=loop, settings=repr(self._settings))
         async with contextlib.AsyncExitStack() as stack:
             await self._start_ops(stack)
             dsn = await stack.enter_async_context(database_url(self._settings))

@@ -102,6 +102,15 @@ def test_embedded_start_and_stop(server: ServerFactory, data_dir: Path) -> None:
     assert not [line for line in process.log if line["level"] in ("error", "critical")]
 
 
+@pytest.mark.parametrize(("asked", "used"), [((), "uvloop"), (("--event-loop=asyncio",), "asyncio")])
+def test_either_event_loop_serves(server: ServerFactory, data_dir: Path, asked: tuple[str, ...], used: str) -> None:
+    process = server(*asked, data_dir=data_dir)
+    assert process.wait_for_event("starting")["event_loop"] == used
+    assert save(process, "kept") == 1
+    assert restored_text(process, "kept") == "hello"
+    assert process.stop() == 0
+
+
 def test_what_was_acknowledged_survives_kill_and_start(server: ServerFactory, data_dir: Path) -> None:
     process = server(data_dir=data_dir)
     assert save(process, "kept") == 1

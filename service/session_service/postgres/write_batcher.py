@@ -23,6 +23,12 @@ from session_service.postgres.pool import CLOSE_TIMEOUT, Database
 from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
 
+_ENOUGH = 8
+"""Operations that are flushed without looking for more: of what fewer cost, most is the statement's own."""
+
+_QUIET_ROUNDS = 2
+"""Rounds of the event loop in which nothing came, before fewer operations are flushed."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 MAX_ITEMS = 128
@@ -81,9 +87,12 @@ class WriteBatcher:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            while batch := self._next_batch():
+            while self._queue:
+                await self._gather()
+                batch = self._next_batch()
                 try:
-                    await self._flush(batch)
+                    if batch:  # else all of them were given up
+                        await self._flush(batch)
                 except Exception as error:
                     # A mistake of this program. It must not end the flusher: every save would wait for ever.
                     _log.exception("a flush failed", operations=len(batch))
@@ -91,6 +100,17 @@ class WriteBatcher:
             self._arrived.clear()
             if self._closing:
                 return
+
+    async def _gather(self) -> None:
+        """Let calls that are ready just now come along: each takes a few rounds of the event loop to get here.
+
+        No timer: when the loop has nothing else to do, a lone save goes at once.
+        """
+        quiet, before = 0, 0
+        while quiet < _QUIET_ROUNDS and len(self._queue) < _ENOUGH:
+            quiet = 0 if len(self._queue) > before else quiet + 1
+            before = len(self._queue)
+            await asyncio.sleep(0)
 
     def _next_batch(self) -> list[_Waiting]:
         """From the front of the queue: one kind, each session at most once, within the caps."""

@@ -7,6 +7,7 @@ columns are STORAGE EXTERNAL.
 import struct
 import threading
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
@@ -71,26 +72,27 @@ def unpack(codec: int, raw_size: int, payload: bytes) -> bytes:
     return raw
 
 
-def unpack_all(packed: Sequence[Packed]) -> list[Unpacked]:
-    """The bytes of many, each as unpack() gives them. Memory is bounded by the sum of their raw_size.
+def unpack_all(codecs: Sequence[int], raw_sizes: Sequence[int], payloads: Sequence[bytes]) -> list[Unpacked]:
+    """The bytes of many, each as unpack() gives them. Memory is bounded by the sum of raw_sizes.
 
     Raises:
         Damaged: what unpack() says of one of them.
     """
-    places = [place for place, one in enumerate(packed) if one.codec == ZSTD]
-    if len(places) < MANY:
-        return [unpack(*one) for one in packed]
-    found: list[Unpacked] = [b"" if one.codec == ZSTD else unpack(*one) for one in packed]
-    sizes = struct.pack(f"={len(places)}Q", *(packed[place].raw_size for place in places))
+    if codecs.count(ZSTD) < MANY:
+        return list(map(unpack, codecs, raw_sizes, payloads))
+    chosen = [codec == ZSTD for codec in codecs]
+    sizes = [*compress(raw_sizes, chosen)]
     try:
-        unpacked: Any = _decompressor().multi_decompress_to_buffer(
-            [packed[place].payload for place in places], decompressed_sizes=sizes, threads=THREADS
+        together: Any = _decompressor().multi_decompress_to_buffer(
+            [*compress(payloads, chosen)], decompressed_sizes=struct.pack(f"={len(sizes)}Q", *sizes), threads=THREADS
         )
     except zstandard.ZstdError as error:
         raise Damaged("broken zstd data") from error
-    for place, raw in zip(places, unpacked, strict=True):
-        found[place] = raw
-    return found
+    unpacked = iter(together)
+    return [
+        next(unpacked) if codec == ZSTD else unpack(codec, raw_size, payload)
+        for codec, raw_size, payload in zip(codecs, raw_sizes, payloads, strict=True)
+    ]
 
 
 def _compressor() -> zstandard.ZstdCompressor:

@@ -1,9 +1,15 @@
-"""Plans that were made for a head that is no more."""
+"""Plans that were made for a head that is no more, or for tables that were smaller."""
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from session_service.postgres import states
+from session_service.postgres.session_store import PostgresSessionStore
+from session_service.sessions.errors import SessionNotFound
 from session_service.sessions.model import Change, Save, SessionKey, Target
 
 from tests.integration.test_storage import NOW
@@ -71,3 +77,73 @@ async def test_a_restore_does_not_give_back_what_was_purged(database_url: str, m
         assert found.state is not None
         assert b"new" in found.state
         assert b"old" not in found.state
+
+
+SEGMENTS = 60
+"""Of the session that is read."""
+COPIES = 100
+"""Made of each row in its own bucket, and as many in others."""
+GROW = """
+    INSERT INTO {table} SELECT copy.* FROM {table} AS own
+    CROSS JOIN generate_series(1, 2 * {copies}) AS n
+    CROSS JOIN LATERAL jsonb_populate_record(own, jsonb_build_object(
+        'bucket', CASE n % 2 WHEN 0 THEN own.bucket ELSE (own.bucket + n) % 1024 END,
+        'session_id', -n, 'session_name', n::text, 'digest', '\\x' || md5(n::text),
+        'transcript_id', -n - 1000000 * (to_jsonb(own) ->> 'transcript_id')::bigint
+    )) AS copy
+"""
+TABLES = ("sessions", "revisions", "transcripts", "transcript_segments", "state_values")
+ROWS_READ = """
+    SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows FROM pg_stat_xact_user_tables
+    WHERE relname = ANY ($1) ORDER BY relname
+"""
+
+
+@pytest.mark.parametrize("young", ["empty", "new", "analysed"])
+@pytest.mark.parametrize("limit", [0, 3])
+async def test_a_plan_made_for_young_tables_still_goes_by_index(database_url: str, young: str, limit: int) -> None:
+    """Statistics come later than rows do, and until then a connection keeps its plans."""
+    async with postgres_store(database_url) as (store, tenant):
+        save = Save(tenant, "ada", "s", content([]), "test", request_id=uuid4())
+        owner, connection = await asyncpg.connect(database_url), await store._database.open()
+        for table in TABLES:
+            await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        if young != "empty":
+            await _save_a_history(store, save)
+        if young == "analysed":
+            await owner.execute("ANALYZE")
+        for _ in range(20):  # PostgreSQL tries plans for the very arguments first
+            await _rows_read(connection, _key(save), limit)
+        if young == "empty":
+            await _save_a_history(store, save)
+        for table in TABLES:
+            await owner.execute(GROW.format(table=table, copies=COPIES))
+        read = await _rows_read(connection, _key(save), limit)
+        await owner.close()
+        await connection.close()
+    # With a limit: the segment where the messages begin is found by reading one row before.
+    segments = SEGMENTS if limit == 0 else limit + 1
+    # The walk goes from the branch to its parent; a value is read by its digest.
+    most = {"sessions": 1, "revisions": 1, "transcripts": 2, "transcript_segments": segments + 2, "state_values": 1}
+    assert {table: rows for table, rows in read.items() if rows > most[table]} == {}
+
+
+async def _save_a_history(store: PostgresSessionStore, save: Save) -> None:
+    """A segment for each message, a branch, and a big value."""
+    texts = [str(number) for number in range(SEGMENTS)]
+    for end in range(1, SEGMENTS):
+        await store.save(save._replace(content=content(texts[:end]), request_id=uuid4()), NOW)
+    branch = content([*texts[: SEGMENTS - 2], "another"], {"big": "x" * 5000})
+    await store.save(save._replace(content=branch, request_id=uuid4()), NOW)
+
+
+async def _rows_read(
+    connection: "asyncpg.Connection[asyncpg.Record]", key: SessionKey, limit: int
+) -> Mapping[str, int]:
+    """Read the session, and return how many rows of each table that took."""
+    async with connection.transaction():  # its counts are told to others later
+        before = await connection.fetch(ROWS_READ, TABLES)
+        with contextlib.suppress(SessionNotFound):
+            await states.read(connection.fetch, key, Target(), limit)
+        after = await connection.fetch(ROWS_READ, TABLES)
+    return {new["relname"]: new["rows"] - old["rows"] for old, new in zip(before, after, strict=True)}

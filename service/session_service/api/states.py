@@ -83,9 +83,9 @@ def append_to(answer: RestoreSessionResponse | GetRevisionResponse, found: Resto
     The stored bytes are an AgentState already, and every row's checksum was
     looked at: a state of megabytes is neither parsed nor written anew.
     """
-    state = b"".join((found.state or b"", AgentState(agent_id=agent_id).SerializeToString()))
-    tag = answer.STATE_FIELD_NUMBER << 3 | 2
-    return b"".join((answer.SerializeToString(), fragments.varint(tag), fragments.varint(len(state)), state))
+    state, agent = found.state or b"", AgentState(agent_id=agent_id).SerializeToString()
+    head = fragments.varint(answer.STATE_FIELD_NUMBER << 3 | 2) + fragments.varint(len(state) + len(agent))
+    return b"".join((answer.SerializeToString(), head, state, agent))
 
 
 def _small(path: str, given: AgentState | StateDelta) -> bytes:

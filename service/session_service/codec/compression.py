@@ -4,8 +4,11 @@ Done here and not by PostgreSQL, whose pglz is slower and packs less; so payload
 columns are STORAGE EXTERNAL.
 """
 
+import struct
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any, NamedTuple, TypeAlias
 
 import zstandard
 
@@ -15,6 +18,15 @@ RAW, ZSTD = 0, 1
 THRESHOLD = 128
 """Bytes below which compressing costs more than it saves."""
 
+
+MANY = 100
+"""Payloads from which on they are unpacked by several threads at once."""
+
+THREADS = 2
+"""That many. Unpacking small payloads is most of what a long state costs."""
+
+Unpacked: TypeAlias = bytes | memoryview
+"""Bytes of their own, or a part of a buffer that holds many."""
 
 _of_thread = threading.local()
 
@@ -50,7 +62,7 @@ def unpack(codec: int, raw_size: int, payload: bytes) -> bytes:
         raw = payload
     elif codec == ZSTD:
         try:
-            raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw_size)
+            raw = _decompressor().decompress(payload, raw_size)
         except zstandard.ZstdError as error:
             raise Damaged("broken zstd data") from error
     else:
@@ -60,9 +72,40 @@ def unpack(codec: int, raw_size: int, payload: bytes) -> bytes:
     return raw
 
 
+def unpack_all(codecs: Sequence[int], raw_sizes: Sequence[int], payloads: Sequence[bytes]) -> list[Unpacked]:
+    """The bytes of many, each as unpack() gives them. Memory is bounded by the sum of raw_sizes.
+
+    Raises:
+        Damaged: what unpack() says of one of them.
+    """
+    if codecs.count(ZSTD) < MANY:
+        return list(map(unpack, codecs, raw_sizes, payloads))
+    chosen = [codec == ZSTD for codec in codecs]
+    sizes = [*compress(raw_sizes, chosen)]
+    try:
+        together: Any = _decompressor().multi_decompress_to_buffer(
+            [*compress(payloads, chosen)], decompressed_sizes=struct.pack(f"={len(sizes)}Q", *sizes), threads=THREADS
+        )
+    except zstandard.ZstdError as error:
+        raise Damaged("broken zstd data") from error
+    unpacked = iter(together)
+    return [
+        next(unpacked) if codec == ZSTD else unpack(codec, raw_size, payload)
+        for codec, raw_size, payload in zip(codecs, raw_sizes, payloads, strict=True)
+    ]
+
+
 def _compressor() -> zstandard.ZstdCompressor:
     """One for each thread: making one takes as long as using it, and it is not to be shared."""
     found: zstandard.ZstdCompressor | None = getattr(_of_thread, "compressor", None)
     if found is None:
         found = _of_thread.compressor = zstandard.ZstdCompressor(level=1, write_content_size=False)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """One for each thread, as above."""
+    found: zstandard.ZstdDecompressor | None = getattr(_of_thread, "decompressor", None)
+    if found is None:
+        found = _of_thread.decompressor = zstandard.ZstdDecompressor()
     return found

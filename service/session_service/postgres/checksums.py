@@ -5,7 +5,10 @@ A CRC finds every error of up to 32 bits in a row; tampering is not its business
 
 import json
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
+
+_SEGMENT = b"%d %d %d %d %d[%d, %d]"
 
 
 def of_segment(
@@ -13,7 +16,25 @@ def of_segment(
 ) -> int:
     """For transcript_segments."""
     facts = first_message, message_count, end_bytes, raw_size, codec, len(digest), len(payload)
-    return _signed(zlib.crc32(b"".join((b"%d %d %d %d %d[%d, %d]" % facts, digest, payload))))
+    return _signed(zlib.crc32(b"".join((_SEGMENT % facts, digest, payload))))
+
+
+def of_segments(
+    first_message: Sequence[int],
+    message_count: Sequence[int],
+    end_bytes: Sequence[int],
+    raw_size: Sequence[int],
+    codec: Sequence[int],
+    digest: Sequence[bytes],
+    payload: Sequence[bytes],
+) -> list[int]:
+    """of_segment() of each of many, in two thirds of the time."""
+    facts = zip(
+        first_message, message_count, end_bytes, raw_size, codec, map(len, digest), map(len, payload), strict=True
+    )
+    heads = map(_SEGMENT.__mod__, facts)
+    crcs = map(zlib.crc32, map(b"".join, zip(heads, digest, payload, strict=True)))
+    return [crc - (1 << 32) if crc >= 1 << 31 else crc for crc in crcs]
 
 
 def of_value(raw_size: int, codec: int, digest: bytes, payload: bytes) -> int:

@@ -152,6 +152,9 @@ def _connect_options(statement_timeout: float) -> dict[str, Any]:
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
             "jit": "off",
+            # Every statement has its index. A plan that was made for a table of a page or two would rather
+            # read it whole, and is kept while the table grows, until PostgreSQL analyses it.
+            "enable_seqscan": "off",
         },
     }
 

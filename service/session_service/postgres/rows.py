@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -33,7 +34,16 @@ REVISION_COLUMNS = ", ".join(
 """Of revisions AS r. The prefix keeps them apart from a session's in one row."""
 
 
-def session(row: asyncpg.Record, agent_id: str) -> Session:
+Row = asyncpg.Record | Mapping[str, Any]
+"""Columns by name."""
+
+
+def names(columns: str) -> tuple[str, ...]:
+    """The names of a list of columns such as those above."""
+    return tuple(column.split()[-1].rpartition(".")[2] for column in columns.split(", "))
+
+
+def session(row: Row, agent_id: str) -> Session:
     """A row with SESSION_COLUMNS (agent_id may be missing)."""
     labels = row["labels"]
     return Session(
@@ -53,7 +63,7 @@ def session(row: asyncpg.Record, agent_id: str) -> Session:
     )
 
 
-def revision(row: asyncpg.Record, uid: UUID) -> Revision:
+def revision(row: Row, uid: UUID) -> Revision:
     """A row with REVISION_COLUMNS."""
     return Revision(
         revision=row["r_revision"],

@@ -4,15 +4,15 @@ Packing or a purge beside it can therefore leave no hole. Everything read is
 checked; damage is CorruptData for this revision.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
 
-from session_service.codec import compression
-from session_service.postgres import checksums, rows
-from session_service.postgres.checksums import RevisionFacts
-from session_service.sessions import fragments, placement
+from session_service.postgres import rows, stored_state
+from session_service.sessions import placement
 from session_service.sessions.digests import DIGEST_SIZE
 from session_service.sessions.errors import CorruptData, RevisionNotFound, SessionNotFound
 from session_service.sessions.model import Restored, SessionKey, Target
@@ -20,78 +20,103 @@ from session_service.sessions.model import Restored, SessionKey, Target
 Fetch = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
 """Database.fetch, or the fetch of one connection."""
 
+FOUND, VALUE, SEGMENT = 0, 1, 2
+"""What a row of READ holds."""
+_PART, _PLACE = 0, itemgetter(2)
+
+MANY = 100
+"""Segments from which on a thread puts the state together: most of that is unpacking, for which no thread waits."""
+
+# Each of the tables here is read by its primary key, whatever its statistics say: a plan may have been
+# cached while the tables were young. Joins could be turned round, or made by a hash of a whole bucket;
+# LATERAL with LIMIT (or with OFFSET 0, which changes nothing else) can not.
 # The revision's number is found first, so that both ways go by index.
 _FOUND = """
     FROM sessions AS s
-    LEFT JOIN revisions AS r ON r.bucket = s.bucket AND r.session_id = s.session_id AND r.revision =
-        CASE WHEN $6::text IS NULL THEN coalesce($5::bigint, s.head_revision) ELSE (
-            SELECT k.revision FROM revisions AS k
-            WHERE k.bucket = s.bucket AND k.session_id = s.session_id AND k.checkpoint_id = $6
-        ) END
+    LEFT JOIN LATERAL (
+        SELECT x.* FROM revisions AS x
+        WHERE x.bucket = s.bucket AND x.session_id = s.session_id AND x.revision =
+            CASE WHEN $6::text IS NULL THEN coalesce($5::bigint, s.head_revision) ELSE (
+                SELECT k.revision FROM revisions AS k
+                WHERE k.bucket = s.bucket AND k.session_id = s.session_id AND k.checkpoint_id = $6
+            ) END
+        LIMIT 1
+    ) AS r ON true
     WHERE s.bucket = $1 AND s.tenant_id = $2 AND s.agent_id = $3 AND s.session_name = $4
 """
 
 # $1 bucket, $2 tenant, $3 agent, $4 session, $5 revision or NULL (the head), $6 checkpoint_id or NULL
 DESCRIBE = f"SELECT {rows.SESSION_COLUMNS}, {rows.REVISION_COLUMNS} {_FOUND}"
 
+_STATE_COLUMNS = ", ".join(
+    f"r.{column} AS r_{column}"
+    for column in ("state", "state_codec", "state_raw_size", "value_digests", "value_names", "checksum")
+)
+_FOUND_COLUMNS = f"{rows.SESSION_COLUMNS}, {rows.REVISION_COLUMNS}, {_STATE_COLUMNS}"
+# An anonymous composite value comes without names.
+_FOUND_NAMES = (*rows.names(_FOUND_COLUMNS), "r_transcript_id", "low")
+
 # The same, and $7: return only so many messages (0: all). `walk` goes from the
 # revision's transcript up to the oldest ancestor that is needed; each transcript
 # gives the messages from its own start (or from `low`) up to where its child begins.
+#
+# A row for each part, in any order: the revision as one composite value, the big values, the segments.
+# Rows, because they stream; arrays of 1,000 payloads would be built, and copied, before the first byte leaves.
 READ = f"""
     WITH RECURSIVE found AS (
-        SELECT
-            {rows.SESSION_COLUMNS}, {rows.REVISION_COLUMNS}, r.transcript_id AS r_transcript_id,
-            r.state AS r_state, r.state_codec AS r_state_codec, r.state_raw_size AS r_state_raw_size,
-            r.value_digests AS r_value_digests, r.value_names AS r_value_names, r.checksum AS r_checksum,
+        SELECT {_FOUND_COLUMNS}, r.transcript_id AS r_transcript_id,
             CASE WHEN $7::bigint = 0 THEN 0 ELSE greatest(r.message_count - $7, 0) END AS low
         {_FOUND}
     ),
     walk AS (
-        SELECT t.transcript_id, t.parent_transcript_id, t.parent_message_count, f.r_message_count AS high
+        SELECT t.transcript_id, t.parent_transcript_id, t.parent_message_count, f.r_message_count AS high, f.low
         FROM found AS f
-        JOIN transcripts AS t ON t.bucket = $1 AND t.transcript_id = f.r_transcript_id AND t.tenant_id = $2
+        CROSS JOIN LATERAL (
+            SELECT x.* FROM transcripts AS x
+            WHERE x.bucket = $1 AND x.transcript_id = f.r_transcript_id AND x.tenant_id = $2
+            LIMIT 1
+        ) AS t
         UNION ALL
         SELECT t.transcript_id, t.parent_transcript_id, t.parent_message_count,
-            least(w.high, w.parent_message_count)
+            least(w.high, w.parent_message_count), w.low
         FROM walk AS w
-        JOIN transcripts AS t ON t.bucket = $1 AND t.transcript_id = w.parent_transcript_id AND t.tenant_id = $2
-        WHERE w.parent_message_count > (SELECT low FROM found)
+        CROSS JOIN LATERAL (
+            SELECT x.* FROM transcripts AS x
+            WHERE x.bucket = $1 AND x.transcript_id = w.parent_transcript_id AND x.tenant_id = $2
+            LIMIT 1
+        ) AS t
+        WHERE w.parent_message_count > w.low
     )
-    SELECT f.*, m.*, v.*
+    SELECT {FOUND} AS part, f AS found, NULL::bigint AS place, NULL::integer AS message_count,
+        NULL::bigint AS end_bytes, NULL::bigint AS high, NULL::integer AS raw_size, NULL::smallint AS codec,
+        NULL::bytea AS digest, NULL::bytea AS payload, NULL::integer AS checksum
     FROM found AS f
+    UNION ALL
+    SELECT {VALUE}, NULL, n.place, NULL, NULL, NULL, v.raw_size, v.codec, d.digest, v.payload, v.checksum
+    FROM found AS f
+    CROSS JOIN LATERAL generate_series(0, length(f.r_value_digests) / {DIGEST_SIZE} - 1) AS n (place)
+    CROSS JOIN LATERAL substring(f.r_value_digests FROM n.place * {DIGEST_SIZE} + 1 FOR {DIGEST_SIZE}) AS d (digest)
+    LEFT JOIN LATERAL (
+        SELECT x.* FROM state_values AS x
+        WHERE x.bucket = $1 AND x.tenant_id = $2 AND x.agent_id = $3 AND x.digest = d.digest
+        LIMIT 1
+    ) AS v ON true
+    UNION ALL
+    SELECT {SEGMENT}, NULL, g.first_message, g.message_count, g.end_bytes, w.high, g.raw_size, g.codec,
+        g.digest, g.payload, g.checksum
+    FROM walk AS w
     CROSS JOIN LATERAL (
-        SELECT
-            array_agg(g.first_message ORDER BY g.first_message) AS g_first_message,
-            array_agg(g.message_count ORDER BY g.first_message) AS g_message_count,
-            array_agg(g.end_bytes ORDER BY g.first_message) AS g_end_bytes,
-            array_agg(w.high ORDER BY g.first_message) AS g_high,
-            array_agg(g.raw_size ORDER BY g.first_message) AS g_raw_size,
-            array_agg(g.codec ORDER BY g.first_message) AS g_codec,
-            array_agg(g.digest ORDER BY g.first_message) AS g_digest,
-            array_agg(g.payload ORDER BY g.first_message) AS g_payload,
-            array_agg(g.checksum ORDER BY g.first_message) AS g_checksum
-        FROM walk AS w
-        JOIN transcript_segments AS g ON g.bucket = $1 AND g.tenant_id = $2 AND g.transcript_id = w.transcript_id
-            AND g.first_message < w.high
+        SELECT x.* FROM transcript_segments AS x
+        WHERE x.bucket = $1 AND x.tenant_id = $2 AND x.transcript_id = w.transcript_id
+            AND x.first_message < w.high
             -- From the segment that holds message `low`.
-            AND g.first_message >= coalesce((
-                SELECT max(b.first_message) FROM transcript_segments AS b
-                WHERE b.bucket = $1 AND b.transcript_id = w.transcript_id AND b.first_message <= f.low
+            AND x.first_message >= coalesce((
+                SELECT b.first_message FROM transcript_segments AS b
+                WHERE b.bucket = $1 AND b.transcript_id = w.transcript_id AND b.first_message <= w.low
+                ORDER BY b.first_message DESC LIMIT 1
             ), 0)
-    ) AS m
-    CROSS JOIN LATERAL (
-        SELECT
-            array_agg(d.digest ORDER BY d.place) AS v_digest,
-            array_agg(x.raw_size ORDER BY d.place) AS v_raw_size,
-            array_agg(x.codec ORDER BY d.place) AS v_codec,
-            array_agg(x.payload ORDER BY d.place) AS v_payload,
-            array_agg(x.checksum ORDER BY d.place) AS v_checksum
-        FROM (
-            SELECT n.place, substring(f.r_value_digests FROM n.place * {DIGEST_SIZE} + 1 FOR {DIGEST_SIZE}) AS digest
-            FROM generate_series(0, length(f.r_value_digests) / {DIGEST_SIZE} - 1) AS n (place)
-        ) AS d
-        LEFT JOIN state_values AS x ON x.bucket = $1 AND x.tenant_id = $2 AND x.agent_id = $3 AND x.digest = d.digest
-    ) AS v
+        OFFSET 0
+    ) AS g
 """  # noqa: S608  constants
 
 
@@ -118,11 +143,16 @@ async def read(fetch: Fetch, key: SessionKey, target: Target, message_limit: int
         SessionNotFound, RevisionNotFound: there is none.
         CorruptData: something that the revision needs is damaged or missing.
     """
-    row = _present(await fetch(READ, *_arguments(key, target), message_limit), key, target)
+    parts = await fetch(READ, *_arguments(key, target), message_limit)
+    row = _present([dict(zip(_FOUND_NAMES, part["found"], strict=True)) for part in _of(FOUND, parts)], key, target)
     session, revision = rows.session(row, key.agent_id), rows.revision(row, row["uid"])
+    values, segments = _of(VALUE, parts), _of(SEGMENT, parts)
     try:
-        state = b"".join((*_base(row), *_values(row), *_messages(row, revision.message_count)))
-    except (compression.Damaged, fragments.MalformedFragment) as error:
+        if len(segments) < MANY:
+            state = stored_state.join(row, values, segments)
+        else:
+            state = await asyncio.to_thread(stored_state.join, row, values, segments)
+    except stored_state.Damaged as error:
         raise CorruptData(
             f"{key} revision {revision.revision}: stored data is damaged: {error}",
             {"revision": str(revision.revision)},
@@ -146,7 +176,12 @@ def _arguments(key: SessionKey, target: Target) -> tuple[Any, ...]:
     )
 
 
-def _present(found: Sequence[asyncpg.Record], key: SessionKey, target: Target) -> asyncpg.Record:
+def _of(part: int, found: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
+    """The rows of one kind, in their order: PostgreSQL need not keep any."""
+    return sorted((row for row in found if row[_PART] == part), key=_PLACE)
+
+
+def _present(found: Sequence[rows.Row], key: SessionKey, target: Target) -> rows.Row:
     if not found:
         raise session_not_found(key)
     row = found[0]
@@ -159,45 +194,3 @@ def _present(found: Sequence[asyncpg.Record], key: SessionKey, target: Target) -
         f"{key} has no {wanted}; its newest revision is {row['head_revision']}",
         {"agent_id": key.agent_id, "session_name": key.session_name},
     )
-
-
-def _base(row: asyncpg.Record) -> Iterator[bytes]:
-    facts = RevisionFacts(*(row[f"r_{column}"] for column in RevisionFacts._fields))
-    if checksums.of_revision(facts) != row["r_checksum"]:
-        raise compression.Damaged("checksum of the revision")
-    yield compression.unpack(row["r_state_codec"], row["r_state_raw_size"], row["r_state"])
-
-
-def _values(row: asyncpg.Record) -> Iterator[bytes]:
-    for digest, raw_size, codec, payload, checksum in _together(row, "v", "digest raw_size codec payload checksum"):
-        if payload is None:
-            raise compression.Damaged("a value is missing")
-        if checksums.of_value(raw_size, codec, digest, payload) != checksum:
-            raise compression.Damaged("checksum of a value")
-        yield compression.unpack(codec, raw_size, payload)
-
-
-def _messages(row: asyncpg.Record, message_count: int) -> Iterator[bytes]:
-    """Runs of framed messages from `low` to message_count, without a hole."""
-    columns = "first_message message_count end_bytes raw_size codec digest payload checksum high"
-    position = low = row["low"]
-    for first, count, end_bytes, raw_size, codec, digest, payload, checksum, high in _together(row, "g", columns):
-        if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
-            raise compression.Damaged(f"checksum of the messages from {first}")
-        # A child may begin within its parent's last segment; the rest of that one is not this revision's.
-        end = min(first + count, high)
-        if not first <= position < end:
-            raise compression.Damaged(f"messages from {position} are missing")
-        raw = compression.unpack(codec, raw_size, payload)
-        start = fragments.offset_of(raw, max(low - first, 0))
-        yield raw[start : fragments.offset_of(raw, end - first) if end < first + count else None]
-        if end == message_count == first + count and digest != row["r_digest"]:
-            raise compression.Damaged("the messages are another revision's")
-        position = end
-    if position < message_count:
-        raise compression.Damaged(f"messages from {position} are missing")
-
-
-def _together(row: asyncpg.Record, prefix: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    arrays = [row[f"{prefix}_{column}"] or () for column in columns.split()]
-    return zip(*arrays, strict=True)

@@ -1,12 +1,13 @@
 """Payloads packed and unpacked."""
 
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from session_service.codec import compression
-from session_service.codec.compression import RAW, THRESHOLD, ZSTD, Damaged, pack, unpack
+from session_service.codec.compression import RAW, THRESHOLD, ZSTD, Damaged, pack, unpack, unpack_all
 
 
 @given(st.binary(max_size=5000))
@@ -41,3 +42,32 @@ def test_memory_is_bounded_by_the_size_that_was_stored() -> None:
     with pytest.raises(Damaged):
         unpack(bomb.codec, 1000, bomb.payload)
     assert compression.unpack(*bomb) == b"\x00" * 10_000_000
+
+
+@given(st.lists(st.sampled_from((b"", b"short", b"all work and no play " * 100, b"1" * 2000)), max_size=20))
+def test_many_are_unpacked_as_each_is(raws: list[bytes]) -> None:
+    raws *= compression.MANY  # so that there are enough of them
+    assert [bytes(raw) for raw in unpack_all(*_columns(map(pack, raws)))] == raws
+
+
+@pytest.mark.parametrize("count", [1, 3 * compression.MANY])
+def test_damage_of_one_of_many_is_told(count: int) -> None:
+    codec, size, payload = pack(b"all work and no play " * 500)
+    for broken in (
+        (codec, size, payload[:-1]),
+        (codec, size, b"\x00" + payload[1:]),
+        (codec, size, b""),
+        (codec, size - 1, payload),
+        (codec, size + 1, payload),
+        (9, size, payload),
+        (RAW, size, payload),
+    ):
+        packed = [(codec, size, payload)] * count
+        packed[count // 2] = broken
+        with pytest.raises(Damaged):
+            unpack_all(*_columns(packed))
+
+
+def _columns(packed: Iterable[tuple[int, int, bytes]]) -> tuple[list[int], list[int], list[bytes]]:
+    rows = list(packed)
+    return [codec for codec, _, _ in rows], [size for _, size, _ in rows], [payload for _, _, payload in rows]

@@ -1,0 +1,90 @@
+"""Puts a state together from the rows that hold it. Every row is checked over all that is taken from it."""
+
+from collections.abc import Iterator, Sequence
+from operator import add
+
+import asyncpg
+
+from session_service.codec import compression
+from session_service.codec.compression import Unpacked
+from session_service.postgres import checksums, rows
+from session_service.postgres.checksums import RevisionFacts
+from session_service.sessions import fragments
+
+
+class Damaged(Exception):
+    """Something that the state needs is damaged or missing."""
+
+
+def join(revision: rows.Row, values: Sequence[asyncpg.Record], segments: Sequence[asyncpg.Record]) -> bytes:
+    """An AgentState in wire form.
+
+    Args:
+        revision: the columns of RevisionFacts and its checksum, prefixed by `r_`, and `low`, the first message wanted.
+        values: its big values.
+        segments: the messages, in their order.
+
+    Raises:
+        Damaged: a row is missing, or is not what was stored.
+    """
+    try:
+        return b"".join((_base(revision), *_values(values), *_messages(revision, segments)))
+    except (compression.Damaged, fragments.MalformedFragment) as error:
+        raise Damaged(str(error)) from error
+
+
+def _base(revision: rows.Row) -> bytes:
+    facts = RevisionFacts(*(revision[f"r_{column}"] for column in RevisionFacts._fields))
+    if checksums.of_revision(facts) != revision["r_checksum"]:
+        raise Damaged("checksum of the revision")
+    return compression.unpack(revision["r_state_codec"], revision["r_state_raw_size"], revision["r_state"])
+
+
+def _values(values: Sequence[asyncpg.Record]) -> Iterator[bytes]:
+    for row in values:
+        _, _, _, _, _, _, raw_size, codec, digest, payload, checksum = row
+        if payload is None:
+            raise Damaged("a value is missing")
+        if checksums.of_value(raw_size, codec, digest, payload) != checksum:
+            raise Damaged("checksum of a value")
+        yield compression.unpack(codec, raw_size, payload)
+
+
+def _messages(revision: rows.Row, segments: Sequence[asyncpg.Record]) -> Sequence[Unpacked]:
+    """Runs of framed messages from `low` to the revision's last, without a hole."""
+    # By column, and each step for all rows: with a row per message, this is most of what a read costs in Python.
+    columns = tuple(zip(*segments, strict=True)) or ((),) * 11
+    _, _, first, count, end_bytes, high, raw_size, codec, digest, payload, checksum = columns
+    found = checksums.of_segments(first, count, end_bytes, raw_size, codec, digest, payload)
+    if found != [*checksum]:
+        wrong = next(place for place, one in enumerate(found) if one != checksum[place])
+        raise Damaged(f"checksum of the messages from {first[wrong]}")
+    ends = _ends(revision, first, count, high)
+    if ends and ends[-1] == first[-1] + count[-1] and digest[-1] != revision["r_digest"]:
+        raise Damaged("the messages are another revision's")
+    # All at once, and only what was found to be whole.
+    runs = compression.unpack_all(codec, raw_size, payload)
+    # A child may begin within its parent's last segment; the rest of that one is not this revision's.
+    low = revision["low"]
+    for place, end in enumerate(ends):
+        if first[place] < low or end < first[place] + count[place]:
+            runs[place] = _cut(bytes(runs[place]), max(low - first[place], 0), end - first[place])
+    return runs
+
+
+def _ends(revision: rows.Row, first: Sequence[int], count: Sequence[int], high: Sequence[int]) -> Sequence[int]:
+    """Up to which message each segment is the revision's. Raises: Damaged, where messages are missing."""
+    position = revision["low"]
+    ends = list(map(min, map(add, first, count), high))
+    for begin, end in zip(first, ends, strict=True):
+        if not begin <= position < end:
+            raise Damaged(f"messages from {position} are missing")
+        position = end
+    if position < revision["r_message_count"]:
+        raise Damaged(f"messages from {position} are missing")
+    return ends
+
+
+def _cut(run: bytes, start: int, end: int) -> bytes:
+    """The messages of a run from number `start` up to number `end`."""
+    return run[fragments.offset_of(run, start) : fragments.offset_of(run, end)]

@@ -33,7 +33,7 @@ NAMES = st.sampled_from(["one", "two"])
 # Few different texts, some beyond the threshold of compression, make common beginnings likely.
 TEXTS = st.sampled_from(["a", "b", "c" * 2000, ""])
 VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", "big" * 700]), max_size=2)
-STEPS, EXAMPLES = 30, 45
+STEPS, EXAMPLES = 30, 100
 SEEN: Counter[str] = Counter()
 REFUSALS = {
     "BaseRevisionNotFound",

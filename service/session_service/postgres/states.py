@@ -25,7 +25,7 @@ FOUND, VALUE, SEGMENT = 0, 1, 2
 _PART, _PLACE = 0, itemgetter(2)
 
 MANY = 100
-"""Segments from which on a thread puts the state together: most of that is unpacking, for which no thread waits."""
+"""Segments from which on another thread puts the state together: unpacking them need not hold up the event loop."""
 
 # Each of the tables here is read by its primary key, whatever its statistics say: a plan may have been
 # cached while the tables were young. Joins could be turned round, or made by a hash of a whole bucket;

@@ -1,17 +1,13 @@
 """SessionStore on PostgreSQL."""
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from session_service.postgres import lists, rows, saving, states
-from session_service.postgres.errors import is_connection_lost, translated
-from session_service.postgres.heads import Head, HeadCache, read_head
+from session_service.postgres import lists, rows, states
+from session_service.postgres.errors import translated
 from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import (
     ChangeOperation,
@@ -19,20 +15,16 @@ from session_service.postgres.operations import (
     ChangeStatus,
     EventType,
     Operation,
-    SaveStatus,
     execute,
 )
-from session_service.postgres.outcomes import change_refusal, save_refusal
-from session_service.postgres.planning import plan, plan_usual
+from session_service.postgres.outcomes import change_refusal
 from session_service.postgres.pool import Database
-from session_service.postgres.saving import Planned, Prepared
-from session_service.postgres.states import Fetch
+from session_service.postgres.saves import Saves
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
 from session_service.sessions.errors import Contention, CorruptData
 from session_service.sessions.model import (
     Change,
-    Delta,
     Restored,
     Revision,
     RevisionQuery,
@@ -45,24 +37,11 @@ from session_service.sessions.model import (
     Tenant,
 )
 from session_service.sessions.observer import Observer, SilentObserver
-from session_service.sessions.store import NameTaken
-
-_Result = TypeVar("_Result")
-
-OPTIMISTIC_ATTEMPTS = 3
-"""Plans made without a session's lock, before one is made with it: others may move the head in between."""
 
 RESTORE_ATTEMPTS = 3
 """Reads of a session that is purged and made again between its read and its event."""
 
-_SAVED = int(SaveStatus.SAVED)
-"""Compared with at every save: enums are slow to look up and to compare."""
-
-_NOT_THE_PLAN = (int(SaveStatus.STALE), int(SaveStatus.BUSY))
-"""Nothing is wrong with the save, but it must be planned anew."""
-
 TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
-TAKE_LOCK = "SELECT pg_advisory_xact_lock($1)"
 PURGE = "SELECT * FROM purge_session_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
@@ -74,9 +53,9 @@ class PostgresSessionStore:
         self._batcher = batcher
         self._observer = observer or SilentObserver()
         self._tenants: dict[str, Tenant] = {}
-        self._heads = HeadCache()
         # Half of the connections: the others serve everyone who need not wait.
         self._waits = LockWaits(max(1, database.pool_size // 2))
+        self._saves = Saves(database, batcher, self._waits, self._observer)
 
     async def tenant(self, name: str) -> Tenant:
         """See SessionStore. Tenants never change, so each is read once."""
@@ -89,65 +68,7 @@ class PostgresSessionStore:
 
     def save(self, save: Save, now: datetime) -> Awaitable[Saved]:
         """See SessionStore."""
-        prepared = saving.prepare(save, now)
-        if not self._waits.begin_turn_at_once(prepared.lock_keys[0]):
-            return self._save_in_turn(prepared)
-        try:
-            head = self._heads.get(prepared.key)
-            planned = plan_usual(prepared, head)
-            if planned is None:
-                return self._begin_otherwise(prepared, head)
-            flushed = self._batcher.submit(planned.operation)
-        except BaseException:
-            self._waits.end_turn(prepared.lock_keys[0])
-            raise
-        saved: asyncio.Future[Saved] = flushed.get_loop().create_future()
-        flushed.add_done_callback(partial(self._usual_flushed, prepared, planned, saved))
-        return saved
-
-    def _usual_flushed(
-        self,
-        prepared: Prepared,
-        planned: Planned,
-        saved: "asyncio.Future[Saved]",
-        flushed: "asyncio.Future[asyncpg.Record]",
-    ) -> None:
-        """End a usual save. `saved` may be cancelled by now; the session's turn was kept all the same."""
-        error = flushed.exception()
-        row = None if error else flushed.result()
-        if row and row["status"] != _SAVED:
-            _become(saved, self._begin_otherwise(prepared, None, row))
-            return
-        self._waits.end_turn(prepared.lock_keys[0])
-        done = self._stored(prepared, planned, row) if row else None
-        if saved.done():
-            return
-        if done:
-            saved.set_result(done)
-        elif error:
-            saved.set_exception(error)
-
-    async def _save_in_turn(self, prepared: Prepared) -> Saved:
-        """Save after those that came before."""
-        with translated():
-            await self._waits.begin_turn(prepared.lock_keys[0])
-        return await self._begin_otherwise(prepared, self._heads.get(prepared.key))
-
-    def _begin_otherwise(
-        self, prepared: Prepared, head: Head | None, refused: asyncpg.Record | None = None
-    ) -> "asyncio.Task[Saved]":
-        """Save by all means; the turn ends with the task, also if that is cancelled before its first step."""
-        task = asyncio.get_running_loop().create_task(self._save_otherwise(prepared, head, refused))
-        task.add_done_callback(lambda _: self._waits.end_turn(prepared.lock_keys[0]))
-        return task
-
-    async def _save_otherwise(self, prepared: Prepared, head: Head | None, refused: asyncpg.Record | None) -> Saved:
-        """`refused` is what a first attempt came to."""
-        with translated():
-            planned, row = await self._carry_out(prepared, head, refused)
-            if planned and row["status"] == _SAVED:
-                return self._stored(prepared, planned, row)
-            return await self._not_stored(prepared, row)
+        return self._saves.save(save, now)
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""
@@ -168,7 +89,7 @@ class PostgresSessionStore:
         if purge:
             return await self._purge(change, now)
         row, _ = await self._change(EventType.DELETED, change, (), now)
-        self._heads.forget(change.key)
+        self._saves.forget(change.key)
         return rows.session(row, change.key.agent_id)
 
     async def undelete(self, change: Change, now: datetime) -> Session:
@@ -193,71 +114,6 @@ class PostgresSessionStore:
     async def list_revisions(self, query: RevisionQuery) -> Sequence[Revision]:
         """See SessionStore."""
         return await lists.revisions(self._database.fetch, query)
-
-    async def _carry_out(
-        self, prepared: Prepared, head: Head | None, row: asyncpg.Record | None
-    ) -> tuple[Planned | None, asyncpg.Record]:
-        """Plan, perhaps by reading, and submit. `row` is what an attempt came to that was made before."""
-        planned = None
-        for _ in range(OPTIMISTIC_ATTEMPTS):
-            if row and row["status"] not in _NOT_THE_PLAN:
-                return planned, row
-            if row and row["status"] == SaveStatus.BUSY:
-                break
-            if head is None or row:
-                head = await _read_head(self._database.fetch, prepared)
-            planned = plan_usual(prepared, head) or await plan(prepared, head, self._database.fetch)
-            row = await self._batcher.submit(planned.operation)
-        if row and row["status"] not in _NOT_THE_PLAN:
-            return planned, row
-        self._heads.forget(prepared.key)
-        try:
-            return await self._carry_out_locked(prepared)
-        except Exception as error:
-            if not is_connection_lost(error):
-                raise
-            # Its outcome is not known, but the request_id keeps it from being stored twice.
-            return await self._carry_out_locked(prepared)
-
-    async def _carry_out_locked(self, prepared: Prepared) -> tuple[Planned, asyncpg.Record]:
-        """Plans while holding the session's lock, so that nobody can move the head in between."""
-        async with self._waits.place(), self._database.connection() as connection, connection.transaction():
-            for key in sorted(prepared.lock_keys):
-                await connection.execute(TAKE_LOCK, key)
-            head = await _read_head(connection.fetch, prepared)
-            planned = await plan(prepared, head, connection.fetch)
-            (row,) = await execute(connection, [planned.operation], wait=True)
-        return planned, row
-
-    async def _not_stored(self, prepared: Prepared, row: asyncpg.Record) -> Saved:
-        """Return what the request stored before, or raise why it was refused."""
-        status, save = SaveStatus(row["status"]), prepared.save
-        self._heads.forget(prepared.key)
-        if status is SaveStatus.NAME_TAKEN:
-            raise NameTaken
-        if status is not SaveStatus.REPLAYED:
-            raise save_refusal(status, row, save)
-        session = rows.session(row, save.agent_id)
-        key = SessionKey(save.tenant, save.agent_id, session.session_name)
-        found = await states.describe(self._database.fetch, key, Target(revision=row["saved_revision"]))
-        if found.session.session_id != session.session_id:
-            raise Contention(f"{key} was purged and made again meanwhile; try again")
-        return Saved(session, found.revision, replayed=True)
-
-    def _stored(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> Saved:
-        """Remember the new head, tell the observer, and put the answer together."""
-        revision = _revision(planned, row["uid"], prepared.save)
-        head = planned.head(row["session_id"], row["uid"], row["head_transcript_id"], revision.etag)
-        self._heads.put(prepared.key, head)
-        operation = planned.operation
-        self._observer.saved(
-            "delta" if isinstance(prepared.save.content, Delta) else "snapshot",
-            planned.placed.kind,
-            planned.placed.new_messages,
-            operation.row.size_bytes,
-            operation.stored_bytes,
-        )
-        return Saved(rows.session(row, prepared.save.agent_id), revision, replayed=False)
 
     async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
         try:
@@ -334,44 +190,6 @@ class PostgresSessionStore:
         if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
             raise change_refusal(status, row, key, change)
         return rows.session(row, key.agent_id)
-
-
-def _become(outcome: "asyncio.Future[_Result]", task: "asyncio.Task[_Result]") -> None:
-    """Let a future, which may be cancelled, become what a task comes to."""
-
-    def hand_over(_: object) -> None:
-        if task.cancelled() or outcome.done():
-            outcome.cancel()
-            if not task.cancelled():
-                task.exception()  # marks it as seen
-        elif (error := task.exception()) is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(task.result())
-
-    task.add_done_callback(hand_over)
-    outcome.add_done_callback(lambda _: task.cancel())
-
-
-async def _read_head(fetch: Fetch, prepared: Prepared) -> Head | None:
-    # A repeated request for a session that the server names finds the one it made.
-    made_by = prepared.request_id if prepared.save.server_named else None
-    return await read_head(fetch, prepared.key, made_by)
-
-
-def _revision(planned: Planned, uid: UUID, save: Save) -> Revision:
-    row = planned.operation.row
-    revision = row.planned_head + 1
-    return Revision(
-        revision,
-        digests.etag(uid, revision, row.digest, row.state_digest),
-        row.planned_head if row.base_revision is None else row.base_revision,
-        save.checkpoint_id,
-        row.message_count,
-        row.size_bytes,
-        row.save_time,
-        save.metadata,
-    )
 
 
 def _request_id(change: Change) -> UUID:

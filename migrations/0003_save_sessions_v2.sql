@@ -124,7 +124,7 @@ BEGIN
         IF served IS NULL THEN
             SELECT r.revision, r.fingerprint INTO served, stored_fingerprint FROM revisions AS r
             WHERE r.bucket = i.bucket AND r.session_id = known.session_id
-                AND r.revision > coalesce(i.base_revision, known.head_revision - 8) AND r.request_id = i.request_id;
+                AND r.revision > least(i.base_revision, known.head_revision - 8) AND r.request_id = i.request_id;
         END IF;
     END IF;
 

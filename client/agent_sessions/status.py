@@ -72,6 +72,9 @@ def error_from_rpc(failure: AioRpcError) -> errors.SessionServiceError:
     status = _status(failure)
     info = _first(status, error_details_pb2.ErrorInfo())
     code = failure.code()
+    if code is StatusCode.CANCELLED:
+        # Not by us: that is a CancelledError. A server that goes away ends calls so which it had not begun.
+        code = StatusCode.UNAVAILABLE
     return _kind(code, info.reason if info and info.domain == DOMAIN else "")(
         failure.details() or code.name,
         code=code,

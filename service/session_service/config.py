@@ -83,7 +83,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[str, Setting
 
 def _surroundings(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the defaults that depend on where the program runs."""
-    log_format = "console" if sys.stderr.isatty() else "json"
+    log_format = "console" if sys.stderr and sys.stderr.isatty() else "json"
     return {"data_dir": values.default_data_dir(environ), "log_format": log_format}
 
 

@@ -59,7 +59,9 @@ class Readiness:
 
 async def _problem(ping: Callable[[], Awaitable[None]]) -> str | None:
     try:
-        await asyncio.wait_for(ping(), _PING_TIMEOUT)
+        # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the answer.
+        async with asyncio.timeout(_PING_TIMEOUT):
+            await ping()
     except Exception as error:
         # Whatever it is, the database was not reached; the type alone holds no secret.
         return type(error).__name__
@@ -80,5 +82,9 @@ async def running(work: Awaitable[None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        # Again and again: what is awaited within may lose one, and a stop must not wait for ever.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_INTERVAL)
+        if not task.cancelled():
+            task.exception()  # marks it as seen

@@ -56,7 +56,7 @@ class _NamedLogger:
 
     def _write(self, line: str) -> None:
         # Whoever read our lines may have gone; a call does not fail for that.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # None if it was closed from the start
             sys.stderr.write(f"{line}\n")
 
     debug = info = warning = error = critical = _write
@@ -84,5 +84,7 @@ def _rendering(log_format: str) -> list[Any]:
     else:
         # Plain tracebacks: the pretty ones show local variables, and so what callers sent.
         plain = structlog.dev.plain_traceback
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        last = [
+            structlog.dev.ConsoleRenderer(colors=bool(sys.stderr) and sys.stderr.isatty(), exception_formatter=plain)
+        ]
     return last

@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 from agent_sessions.v1.session_pb2 import AgentState
 from session_service.postgres.session_store import PostgresSessionStore
-from session_service.sessions.model import Change, Save, Saved, SessionKey, Target, Tenant
+from session_service.sessions.errors import BaseRevisionNotFound, InvalidField, RequestIdReused
+from session_service.sessions.model import MAX_VALUES, Change, Save, Saved, SessionKey, Target, Tenant
 from session_service.sessions.transcript import MAX_DEPTH
 
-from tests.model.stores import content, postgres_store
+from tests.model.stores import content, delta, postgres_store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -169,3 +170,51 @@ async def test_no_index_holds_what_a_save_moves(bench: Bench) -> None:
     moving = ("update_time", "head_", "message_", "size_bytes", "last_restore_time")
     assert len(indexes) > 2
     assert not [row["indexdef"] for row in indexes if any(column in row["indexdef"] for column in moving)]
+
+
+async def test_an_id_used_again_for_a_delta_on_the_head_is_refused(bench: Bench, database_url: str) -> None:
+    first = uuid4()
+    await bench.save("a", request_id=first)
+    second = uuid4()
+    await bench.save("", content=delta(1, ["b"]), request_id=second)
+    for number in range(2, 6):
+        await bench.save("", content=delta(number, ["c"]))
+    for again in (first, second):
+        with pytest.raises(RequestIdReused):
+            await bench.save("", content=delta(6, ["d"]), request_id=again)
+    # Also where nothing of the session is remembered.
+    async with postgres_store(database_url) as (other, _):
+        save = Save(bench.tenant, "ada", "s", delta(6, ["d"]), "test", request_id=second)
+        with pytest.raises(RequestIdReused):
+            await other.save(save, NOW)
+    assert await bench.texts() == "abcccc"
+
+
+async def test_deltas_cannot_gather_more_values_than_a_state_may_have(bench: Bench) -> None:
+    half = MAX_VALUES * 6 // 10
+    await bench.save("a", values={f"a{n}": "x" for n in range(half)})
+    more = delta(1, [], values={f"b{n}": "x" for n in range(half)})
+    for self_contained in (False, True):
+        with pytest.raises(InvalidField, match=f"at most {MAX_VALUES} values in a state, got {2 * half}"):
+            await bench.save("", content=more, self_contained=self_contained)
+    instead = delta(1, [], values={f"b{n}": "x" for n in range(half)}, remove=[f"a{n}" for n in range(half)])
+    await bench.save("", content=instead)
+
+
+async def test_the_empty_base_has_no_messages_and_no_etag(bench: Bench) -> None:
+    with pytest.raises(InvalidField, match=r"delta\.truncate_to"):
+        await bench.save("", content=delta(0, ["a"], truncate_to=5))
+    with pytest.raises(BaseRevisionNotFound):
+        await bench.save("", content=delta(0, ["a"])._replace(base_etag="another's"))
+    await bench.save("", content=delta(0, ["a"], truncate_to=0))
+    assert await bench.texts() == "a"
+
+
+async def test_a_repeated_delta_is_replayed_though_its_base_is_damaged_by_now(bench: Bench, database_url: str) -> None:
+    await bench.save("a")
+    repeated = Save(bench.tenant, "ada", "s", delta(1, ["b"]), "test", request_id=uuid4())
+    await bench.store.save(repeated, NOW)
+    await bench.owner.execute("UPDATE revisions SET state_digest = state_digest || 'x' WHERE revision = 1")
+    async with postgres_store(database_url) as (other, _):
+        again = await other.save(repeated, NOW)
+    assert (again.replayed, again.revision.revision) == (True, 2)

@@ -195,6 +195,10 @@ class MemoryStore:
         if isinstance(given, Content):
             return given
         if given.base_revision == 0:
+            if given.truncate_to:
+                raise InvalidField("", "")
+            if given.base_etag:
+                return None
             return Content(given.appended, given.set_values, given.small, b"")
         if kept is None or given.base_revision > len(kept.contents) or given.base_etag not in ("", "right"):
             return None

@@ -21,12 +21,16 @@ from agent_sessions.v1.session_service_pb2 import (
 
 from session_service.api import convert
 from session_service.api.errors import INTERNAL, DeadlineExceeded, kind_of, to_save_error
+from session_service.api.outbox import Outbox
 from session_service.api.time_limits import TimeLimits
 from session_service.sessions.errors import InvalidField, ShuttingDown
 from session_service.sessions.model import Saved
 
 MAX_IN_HAND = 1024
-"""Saves of one stream that are not answered yet. While there are so many, no frame is read."""
+"""Saves of one stream whose answers are not on their way yet. While there are so many, no more are begun or read."""
+
+LONGEST_SPELL = 0.02
+"""Seconds of beginning one save after another, before other calls have their turn."""
 
 _WORTH_HALVING = 4
 """Saves in half a frame, so that it goes in two halves."""
@@ -49,8 +53,7 @@ class SaveStream:
         self._room = asyncio.Event()
         self._in_hand: set[asyncio.Future[Saved]] = set()
         self._limits = TimeLimits()
-        self._frame = SaveSessionsResponse()
-        """Answers that wait to be sent."""
+        self._outbox = Outbox()
         self._changed = asyncio.Event()
 
     async def answers(self, frames: AsyncIterable[SaveSessionsRequest]) -> AsyncIterator[SaveSessionsResponse]:
@@ -69,11 +72,12 @@ class SaveStream:
                 self._changed.clear()
                 if drain.done():
                     reader.cancel()
-                if self._frame.results:
-                    frame, self._frame = self._frame, SaveSessionsResponse()
-                    yield frame
+                while self._outbox.count:
+                    yield self._outbox.take()
+                    # Only now: as long as the caller does not read, nothing more is taken from it.
+                    self._room.set()
                 # Looked at after the answers went out: nothing wakes this loop for those that came meanwhile.
-                if reader.done() and not self._in_hand and not self._frame.results:
+                if reader.done() and not self._in_hand and not self._outbox.count:
                     break
             if drain.done():
                 raise ShuttingDown("the server is shutting down")
@@ -87,25 +91,31 @@ class SaveStream:
                 save.cancel()
 
     async def _read(self, frames: AsyncIterable[SaveSessionsRequest]) -> None:
+        clock = asyncio.get_running_loop().time
         async for frame in frames:
+            arrived = spell = clock()
             # A frame that comes while nothing is under way goes in two halves: the database is busy with
             # one while this process is busy with the other. From then on the halves take turns by themselves.
             half = len(frame.saves) // 2 if not self._in_hand else 0
             for place, framed in enumerate(frame.saves):
-                if place == half >= _WORTH_HALVING:
+                if place == half >= _WORTH_HALVING or clock() - spell > LONGEST_SPELL:
                     await asyncio.sleep(0)
-                while len(self._in_hand) >= MAX_IN_HAND:
+                    spell = clock()
+                while len(self._in_hand) + self._outbox.count >= MAX_IN_HAND:
                     self._room.clear()
                     await self._room.wait()
-                self._begin(framed)
+                self._begin(framed, arrived)
 
-    def _begin(self, framed: FramedSave) -> None:
+    def _begin(self, framed: FramedSave, arrived: float) -> None:
         request = framed.request
         request_id = request.request_id
         try:
             if not request_id:
                 raise InvalidField("request_id", "is required in a frame")
             seconds = _seconds(framed) if framed.HasField("timeout") else math.inf
+            left = seconds - (asyncio.get_running_loop().time() - arrived)
+            if left <= 0:
+                raise DeadlineExceeded(f"the save was not begun within {seconds} s")
             save = asyncio.ensure_future(self._save(request))
         except Exception as error:
             self._refuse(request_id, error)
@@ -113,7 +123,7 @@ class SaveStream:
             return
         self._in_hand.add(save)
         if seconds < math.inf:
-            self._limits.begin(save, seconds)
+            self._limits.begin(save, left)
         save.add_done_callback(partial(self._answer, request_id, seconds))
 
     def _answer(self, request_id: str, seconds: float, save: "asyncio.Future[Saved]") -> None:
@@ -126,8 +136,9 @@ class SaveStream:
         elif (error := save.exception()) is not None:
             self._refuse(request_id, error)
         else:
-            convert.saved(save.result(), self._frame.results.add(request_id=request_id).response)
-        self._room.set()
+            answer = self._outbox.add(request_id)
+            convert.saved(save.result(), answer.response)
+            self._outbox.filled(answer)
         self._changed.set()
 
     def _refuse(self, request_id: str, error: BaseException) -> None:
@@ -135,7 +146,9 @@ class SaveStream:
         self._on_error(reason)
         if (code, reason) == INTERNAL:
             _log.error("save failed", request_id=request_id, exc_info=error)
-        self._frame.results.add(request_id=request_id, error=to_save_error(error, request_id))
+        answer = self._outbox.add(request_id)
+        answer.error.CopyFrom(to_save_error(error, request_id))
+        self._outbox.filled(answer)
 
     def _wake(self, _: object) -> None:
         self._changed.set()

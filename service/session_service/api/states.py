@@ -11,10 +11,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from session_service.api import fields
 from session_service.sessions import fragments
 from session_service.sessions.errors import AgentIdMismatch, InvalidField
-from session_service.sessions.model import Content, Delta, Restored
-
-MAX_VALUES = 1000
-"""Named values in a state."""
+from session_service.sessions.model import MAX_VALUES, Content, Delta, Restored
 
 DEFAULT_MAX_MESSAGES = 20_000
 """Messages in one save, unless the server's setting says otherwise."""
@@ -64,6 +61,8 @@ def take_delta_apart(delta: StateDelta, max_messages: int = DEFAULT_MAX_MESSAGES
     """
     truncate_to = delta.truncate_to if delta.HasField("truncate_to") else None
     remove_values = list(delta.remove_values)
+    if len(remove_values) > MAX_VALUES:
+        raise InvalidField("delta.remove_values", f"at most {MAX_VALUES} names", len(remove_values))
     for index, name in enumerate(remove_values):
         fields.name(f"delta.remove_values[{index}]", name)
     return Delta(

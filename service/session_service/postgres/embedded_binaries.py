@@ -120,7 +120,8 @@ async def run(owner: Owner, program: str, *arguments: str, timeout: float = 120)
         **PROCESS_OPTIONS,
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), timeout)
+        async with asyncio.timeout(timeout):
+            said, _ = await process.communicate()
     except BaseException:
         process.kill()
         await process.wait()

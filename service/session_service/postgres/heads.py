@@ -46,6 +46,10 @@ REVISION = """
 """
 
 
+RECENT = 8
+"""Revisions among which an id that is used again for another request is noticed; as in judge_save_v2."""
+
+
 class SharedValue(NamedTuple):
     """A big value, by reference."""
 
@@ -107,6 +111,13 @@ class Head(NamedTuple):
     tail: Tail
     base: Base | None
     """The same revision as a base for deltas; None: not read."""
+    recent: tuple[int, ...] = ()
+    """request_ids (their numbers) of the revisions up to this one that this process stored in a row: at most RECENT."""
+
+    def rules_out(self, request_id: UUID) -> bool:
+        """Whether none of the last RECENT revisions can have come from this request."""
+        recent = self.recent
+        return (len(recent) == RECENT or len(recent) == self.revision) and request_id.int not in recent
 
 
 class HeadCache:

@@ -14,8 +14,9 @@ from session_service.postgres.pool import LOCK_TIMEOUT
 from session_service.sessions.errors import Contention
 
 PATIENCE = 0.8 * LOCK_TIMEOUT
-"""Seconds to wait for a turn or a place. Less than for the lock itself: whoever came together with the one
-that waits for the lock gives up before it does, and does not wait for the lock anew."""
+"""Seconds to wait for a turn while no other turn at the session ends, or for a place. Less than for the lock itself:
+whoever came together with the one that waits for the lock gives up before it does, and does not wait for the lock anew.
+However many wait, none gives up as long as the session's saves go on: those behind it would overtake it."""
 
 
 class LockWaits:
@@ -24,6 +25,8 @@ class LockWaits:
     def __init__(self, places: int) -> None:
         self._queues: dict[int, deque[asyncio.Future[None]] | None] = {}
         """Who waits for a turn at a session that somebody has a turn at; None: nobody has waited yet."""
+        self._last_end: dict[int, float] = {}
+        """When a turn at a session last ended, where somebody waits for one."""
         self._places = asyncio.Semaphore(places)
 
     def begin_turn_at_once(self, lock_key: int) -> bool:
@@ -46,17 +49,23 @@ class LockWaits:
         turn = asyncio.get_running_loop().create_future()
         queue.append(turn)
         try:
-            async with asyncio.timeout(PATIENCE):
-                await turn
-        except BaseException as error:
+            await self._come_to_turn(lock_key, turn)
+        except BaseException:
             if turn.done() and not turn.cancelled():
                 self.end_turn(lock_key)  # it came just then
             else:
                 with suppress(ValueError):
                     queue.remove(turn)
-            if isinstance(error, TimeoutError):
-                raise _contention() from None
             raise
+
+    async def _come_to_turn(self, lock_key: int, turn: "asyncio.Future[None]") -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while not turn.done():
+            left = max(began, self._last_end.get(lock_key, 0.0)) + PATIENCE - clock()
+            if left <= 0:
+                raise _contention()
+            await asyncio.wait({turn}, timeout=left)
 
     def end_turn(self, lock_key: int) -> None:
         """Let the next one have its turn."""
@@ -64,9 +73,11 @@ class LockWaits:
         while queue:
             turn = queue.popleft()
             if not turn.done():
+                self._last_end[lock_key] = asyncio.get_running_loop().time()
                 turn.set_result(None)
                 return
         del self._queues[lock_key]
+        self._last_end.pop(lock_key, None)
 
     @asynccontextmanager
     async def turn(self, lock_key: int) -> AsyncIterator[None]:

@@ -157,13 +157,16 @@ class SaveOperation(NamedTuple):
     values: Sequence[ValueRow]
     repair: bool
     """Overwrite values that are stored already."""
+    judged: bool
+    """Look for the request among those served already."""
 
     @property
     def is_usual(self) -> bool:
         """Whether there is nothing to judge: see save_sessions_v2."""
         row = self.row
         return (
-            row.base_revision == row.planned_head
+            not self.judged
+            and row.base_revision == row.planned_head
             and (row.expected_revision is None or row.expected_revision == row.planned_head)
             and row.transcript_id is not None
             and row.checkpoint_id is None

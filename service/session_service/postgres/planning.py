@@ -11,7 +11,7 @@ from session_service.postgres.states import Fetch
 from session_service.postgres.transcripts import Transcripts, owner_of
 from session_service.sessions import fragments, transcript
 from session_service.sessions.errors import InvalidField
-from session_service.sessions.model import Content, Delta, Target
+from session_service.sessions.model import MAX_VALUES, Content, Delta, Target
 from session_service.sessions.transcript import Placed, Run
 
 MESSAGES_FIELD = 2
@@ -49,6 +49,10 @@ async def plan(prepared: Prepared, head: Head | None, fetch: Fetch) -> Planned:
     if isinstance(content, Content):
         return await _snapshot(prepared, head, content, fetch)
     if content.base_revision == 0:
+        if content.truncate_to:
+            raise InvalidField("delta.truncate_to", "at most 0, the messages of the empty state", content.truncate_to)
+        if content.base_etag:
+            return saving.base_missing(prepared, head)
         everything = Content(content.appended, content.set_values, content.small, b"")
         return await _snapshot(prepared, head, everything, fetch)
     base = await _base(prepared, head, content, fetch)
@@ -87,6 +91,7 @@ async def _delta(prepared: Prepared, head: Head, base: Base, delta: Delta, fetch
         {name: value for name, value in base.parts.inline.items() if name not in gone} | inline,
         {name: value for name, value in base.parts.shared.items() if name not in gone} | shared,
     )
+    _check_values(len(parts.inline) + len(parts.shared))
     return saving.put_together(prepared, head, placed, run, parts, rows)
 
 
@@ -125,11 +130,18 @@ async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta,
             messages += fragments.split(field)
         elif number == heads.VALUES_FIELD:
             values[fragments.value_name(field)] = field
-    values = {name: value for name, value in values.items() if name not in delta.remove_values}
+    gone = {*delta.remove_values}
+    values = {name: value for name, value in values.items() if name not in gone} | dict(delta.set_values)
+    _check_values(len(values))
     run = Run.whole(prepared.secret, [*messages[:count], *delta.appended])
-    inline, shared, rows = saving.sort_values(prepared.secret, values | dict(delta.set_values))
+    inline, shared, rows = saving.sort_values(prepared.secret, values)
     parts = StateParts(base.parts.kept, inline, shared)
     return saving.put_together(prepared, head, transcript.whole(run), run, parts, rows)
+
+
+def _check_values(count: int) -> None:
+    if count > MAX_VALUES:
+        raise InvalidField("delta.set_values", f"at most {MAX_VALUES} values in a state", count)
 
 
 async def _base(prepared: Prepared, head: Head | None, delta: Delta, fetch: Fetch) -> Base | None:

@@ -21,7 +21,7 @@ from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests
-from session_service.sessions.errors import Contention
+from session_service.sessions.errors import Contention, CorruptData
 from session_service.sessions.model import Delta, Revision, Save, Saved, SessionKey, Target
 from session_service.sessions.observer import Observer
 from session_service.sessions.store import NameTaken
@@ -128,7 +128,15 @@ class Saves:
                 break
             if head is None or row:
                 head = await _read_head(self._database.fetch, prepared)
-            planned = plan_usual(prepared, head) or await plan(prepared, head, self._database.fetch)
+            try:
+                planned = plan_usual(prepared, head) or await plan(prepared, head, self._database.fetch)
+            except CorruptData:
+                # The request may have been served while its base was whole.
+                planned = saving.base_missing(prepared, head)
+                row = await self._batcher.submit(planned.operation)
+                if row["status"] == SaveStatus.BASE_NOT_FOUND:
+                    raise
+                continue
             row = await self._batcher.submit(planned.operation)
         if row and row["status"] not in _NOT_THE_PLAN:
             return planned, row

@@ -13,7 +13,7 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it stands i
 from session_service.codec import compression
 from session_service.postgres import checksums
 from session_service.postgres.checksums import RevisionFacts
-from session_service.postgres.heads import Base, Head, PackedState, SharedValue, StateParts
+from session_service.postgres.heads import RECENT, Base, Head, PackedState, SharedValue, StateParts
 from session_service.postgres.operations import SaveOperation, SaveRow, SegmentRow, ValueRow
 from session_service.sessions import digests, fragments, placement, transcript
 from session_service.sessions.model import Content, Delta, Save, SessionKey
@@ -54,6 +54,8 @@ class Planned(NamedTuple):
     placed: Placed
     parts: StateParts
     packed: PackedState
+    recent: tuple[int, ...]
+    """See Head."""
 
     def head(self, session_id: int, uid: UUID, transcript_id: int, etag: str) -> Head:
         """The head that the operation made, given the ids that the database chose."""
@@ -63,7 +65,7 @@ class Planned(NamedTuple):
         base = Base(
             revision, etag, transcript_id, row.message_count, row.message_bytes, row.digest, self.parts, self.packed
         )
-        return Head(session_id, uid, revision, tail, base)
+        return Head(session_id, uid, revision, tail, base, self.recent)
 
 
 def prepare(save: Save, now: datetime) -> Prepared:
@@ -108,8 +110,10 @@ def put_together(
     *more, last = map(_segment, placed.segments) if placed.segments else (_NO_SEGMENT,)
     packed = _packed(prepared, head, parts)
     row = _row(prepared, head, placed, run, packed, last)
-    operation = SaveOperation(prepared.lock_keys, row, more, values, prepared.save.self_contained)
-    return Planned(operation, placed, parts, packed)
+    judged = head is None or not head.rules_out(prepared.request_id)
+    operation = SaveOperation(prepared.lock_keys, row, more, values, prepared.save.self_contained, judged)
+    recent = (*(head.recent[1 - RECENT :] if head else ()), prepared.request_id.int)
+    return Planned(operation, placed, parts, packed, recent)
 
 
 def base_missing(prepared: Prepared, head: Head | None) -> Planned:
@@ -119,7 +123,8 @@ def base_missing(prepared: Prepared, head: Head | None) -> Planned:
     placed = transcript.whole(run)
     packed = _packed(prepared, head, parts)
     row = _row(prepared, head, placed, run, packed, _NO_SEGMENT, base_missing=True)
-    return Planned(SaveOperation(prepared.lock_keys, row, (), (), repair=False), placed, parts, packed)
+    operation = SaveOperation(prepared.lock_keys, row, (), (), repair=False, judged=True)
+    return Planned(operation, placed, parts, packed, ())
 
 
 def _packed(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedState:

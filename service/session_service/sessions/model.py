@@ -21,6 +21,10 @@ NO_ENTRIES: Mapping[str, str] = MappingProxyType({})
 """No labels, no metadata."""
 
 
+MAX_VALUES = 1000
+"""Named values in a state."""
+
+
 class Tenant(NamedTuple):
     """Who owns data."""
 

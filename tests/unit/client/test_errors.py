@@ -8,6 +8,7 @@ import grpc
 import pytest
 from agent_sessions import errors
 from agent_sessions.client import SessionClient
+from agent_sessions.retry import is_retryable
 from agent_sessions.status import error_from_rpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
@@ -116,6 +117,12 @@ def test_without_a_known_reason_the_code_decides(failure: Failure, kind: type[er
 def test_details_that_cannot_be_read_are_left_out(garbage: bytes) -> None:
     error = explain(Failure(StatusCode.NOT_FOUND), (("grpc-status-details-bin", garbage),))
     assert type(error) is errors.NotFound
+
+
+def test_a_call_that_the_server_cancelled_may_be_made_again() -> None:
+    error = explain(Failure(StatusCode.CANCELLED, "CANCELLED"))
+    assert isinstance(error, errors.Unavailable)
+    assert is_retryable(error)
 
 
 async def test_grpcs_own_error_is_only_the_cause(server: ScriptedServer, client: SessionClient) -> None:

@@ -163,3 +163,9 @@ def test_a_database_url_with_an_impossible_port_is_refused(host: str) -> None:
 def test_usual_database_urls_are_taken(host: str) -> None:
     url = f"postgresql://owner:se%2Fcret@{host}/db?host=/run/x"
     assert config_values.database_url(url) == url
+
+
+def test_a_closed_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    _, settings = parse(["serve"], {})
+    assert settings.log_format == "json"

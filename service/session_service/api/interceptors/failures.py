@@ -1,7 +1,7 @@
 """How a call's exception becomes its status."""
 
 import asyncio
-from typing import NoReturn, cast
+from typing import cast
 
 import grpc
 
@@ -12,13 +12,21 @@ REQUEST_ID_HEADER = "x-request-id"
 _DETAILS_HEADER = "grpc-status-details-bin"
 
 
+class CallerGone(Exception):
+    """An answer could not be sent: whoever asked is not there any more."""
+
+
 def note_success(call: Call, context: Context) -> None:
     """Note in the call that it was answered."""
     call.code = _code(context) or grpc.StatusCode.OK
 
 
-async def tell(call: Call, context: Context, error: BaseException) -> NoReturn:
-    """Turn an exception into a status for the caller, note in the call how it ended, and raise."""
+async def tell(call: Call, context: Context, error: BaseException) -> None:
+    """Turn an exception into a status for the caller, note in the call how it ended, and raise if somebody is told."""
+    if isinstance(error, CallerGone):
+        late = _deadline_has_passed(context)
+        call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        return
     if isinstance(error, grpc.aio.AbortError):
         # A servicer from elsewhere (health, reflection) has told its caller itself.
         call.code = _code(context) or grpc.StatusCode.UNKNOWN

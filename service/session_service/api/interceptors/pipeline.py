@@ -86,6 +86,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 return answer
             except BaseException as error:
                 await failures.tell(call, context, error)
+                return None
             finally:
                 for layer in self._outwards:
                     layer.end(call)
@@ -106,8 +107,15 @@ async def _answer(handler: _Handler, codec: MessageCodec, call: Call, raw: Any, 
         return None
     async with aclosing(answers):
         async for answer in answers:
-            await context.write(codec.encode(call, answer))
+            await _write(context, codec.encode(call, answer))
     return None
+
+
+async def _write(context: Context, data: bytes) -> None:
+    try:
+        await context.write(data)
+    except Exception as failed:
+        raise failures.CallerGone from failed
 
 
 async def _decoded_stream(codec: MessageCodec, call: Call, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
@@ -130,7 +138,7 @@ class _MessageContext:
         return self._codec.decode(self._call, data)
 
     async def write(self, message: Any) -> None:
-        await self._context.write(self._codec.encode(self._call, message))
+        await _write(self._context, self._codec.encode(self._call, message))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

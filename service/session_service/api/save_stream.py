@@ -29,7 +29,7 @@ from session_service.sessions.model import Saved
 MAX_IN_HAND = 1024
 """Saves of one stream whose answers are not on their way yet. While there are so many, no more are begun or read."""
 
-LONGEST_SPELL = 0.02
+LONGEST_SPELL = 0.1
 """Seconds of beginning one save after another, before other calls have their turn."""
 
 _WORTH_HALVING = 4

@@ -24,7 +24,8 @@ from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
 
 _ENOUGH = 8
-"""Operations that are flushed without looking for more: of what fewer cost, most is the statement's own."""
+"""Operations that are flushed without looking for more: of what fewer cost, most is the statement's own.
+Under load it is half of what went out last: so much will be ready again, while the other half is on its way."""
 
 _QUIET_ROUNDS = 2
 """Rounds of the event loop in which nothing came, before fewer operations are flushed."""
@@ -53,6 +54,7 @@ class WriteBatcher:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
+        self._last_size = 0
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._flusher: asyncio.Task[None] | None = None
 
@@ -90,6 +92,7 @@ class WriteBatcher:
             while self._queue:
                 await self._gather()
                 batch = self._next_batch()
+                self._last_size = len(batch)
                 try:
                     if batch:  # else all of them were given up
                         await self._flush(batch)
@@ -107,7 +110,8 @@ class WriteBatcher:
         No timer: when the loop has nothing else to do, a lone save goes at once.
         """
         quiet, before = 0, 0
-        while quiet < _QUIET_ROUNDS and len(self._queue) < _ENOUGH:
+        enough = max(_ENOUGH, self._last_size // 2)
+        while quiet < _QUIET_ROUNDS and len(self._queue) < enough:
             quiet = 0 if len(self._queue) > before else quiet + 1
             before = len(self._queue)
             await asyncio.sleep(0)

@@ -32,8 +32,8 @@ MAX_IN_HAND = 1024
 LONGEST_SPELL = 0.1
 """Seconds of beginning one save after another, before other calls have their turn."""
 
-_WORTH_HALVING = 4
-"""Saves in half a frame, so that it goes in two halves."""
+_WORTH_PARTING = 4
+"""Saves in a part of a frame, so that it goes in parts."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -94,17 +94,26 @@ class SaveStream:
         clock = asyncio.get_running_loop().time
         async for frame in frames:
             arrived = spell = clock()
-            # A frame that comes while nothing is under way goes in two halves: the database is busy with
-            # one while this process is busy with the other. From then on the halves take turns by themselves.
-            half = len(frame.saves) // 2 if not self._in_hand else 0
+            part = self._part(len(frame.saves))
             for place, framed in enumerate(frame.saves):
-                if place == half >= _WORTH_HALVING or clock() - spell > LONGEST_SPELL:
+                if (place and place % part == 0) or clock() - spell > LONGEST_SPELL:
                     await asyncio.sleep(0)
                     spell = clock()
                 while len(self._in_hand) + self._outbox.count >= MAX_IN_HAND:
                     self._room.clear()
                     await self._room.wait()
                 self._begin(framed, arrived)
+
+    def _part(self, saves: int) -> int:
+        """How many saves of a frame are begun before the first of them may go to the database.
+
+        Client, server and database work at the same time only if each has some of what is in flight. So a
+        frame that comes while nothing is under way goes in three parts, and one that holds most of all in two.
+        After that the parts follow each other by themselves, and frames are not parted any more.
+        """
+        under_way = len(self._in_hand)
+        parts = 3 if not under_way else 2 if saves > 1.5 * under_way else 1
+        return max(-(-saves // parts), _WORTH_PARTING)
 
     def _begin(self, framed: FramedSave, arrived: float) -> None:
         request = framed.request

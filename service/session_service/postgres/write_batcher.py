@@ -23,7 +23,7 @@ from session_service.postgres.pool import CLOSE_TIMEOUT, Database
 from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
 
-_ENOUGH = 8
+_ENOUGH = 4
 """Operations that are flushed without looking for more: of what fewer cost, most is the statement's own.
 Under load it is half of what went out last: so much will be ready again, while the other half is on its way."""
 

@@ -1,4 +1,4 @@
-"""The most messages that one save may hold."""
+"""The most messages, and names of values, that one save may hold."""
 
 import pytest
 from agent_sessions.v1.session_pb2 import AgentState, Message, StateDelta
@@ -6,7 +6,7 @@ from agent_sessions.v1.session_service_pb2 import SaveSessionRequest
 from session_service.api import convert
 from session_service.auth.principal import ANONYMOUS
 from session_service.sessions.errors import InvalidField
-from session_service.sessions.model import Save, Tenant
+from session_service.sessions.model import MAX_VALUES, Save, Tenant
 
 
 def requests(count: int) -> dict[str, SaveSessionRequest]:
@@ -27,3 +27,11 @@ def test_more_messages_than_the_limit_are_refused(field: str) -> None:
     with pytest.raises(InvalidField, match="at most 3 messages in one save, got 4") as refused:
         save(requests(4)[field])
     assert refused.value.field == field
+
+
+def test_more_names_of_values_to_remove_than_a_state_may_have_are_refused() -> None:
+    names = [f"n{n}" for n in range(MAX_VALUES)]
+    save(SaveSessionRequest(agent_id="a", delta=StateDelta(remove_values=names)))
+    with pytest.raises(InvalidField, match=f"at most {MAX_VALUES} names, got {MAX_VALUES + 1}") as refused:
+        save(SaveSessionRequest(agent_id="a", delta=StateDelta(remove_values=[*names, "one more"])))
+    assert refused.value.field == "delta.remove_values"

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -63,6 +63,9 @@ class MemoryStore:
         if name != self._tenant.name:
             raise LookupError(name)
         return self._tenant
+
+    def save_many(self, saves: Sequence[Save], now: datetime) -> Sequence[Awaitable[Saved]]:
+        return [self.save(save, now) for save in saves]
 
     async def save(self, save: Save, now: datetime) -> Saved:
         await asyncio.sleep(0)

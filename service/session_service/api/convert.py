@@ -8,6 +8,7 @@ from session_service.api import fields, pagination, states
 from session_service.auth.principal import Principal
 from session_service.sessions.errors import InvalidField
 from session_service.sessions.model import (
+    NO_ENTRIES,
     Change,
     Content,
     Delta,
@@ -38,8 +39,12 @@ def save(request: session_service_pb2.SaveSessionRequest, tenant: Tenant, caller
     agent_id, session_name = request.agent_id, request.session_name
     client_id, user_id = request.client_id, request.user_id
     fields.check_names(agent_id, session_name, client_id, user_id)
-    expected = request.expected_revision if request.HasField("expected_revision") else None
-    labels = request.labels.entries if request.HasField("labels") else None
+    expected = labels = None
+    if request.HasField("expected_revision"):
+        expected = fields.not_negative("expected_revision", request.expected_revision)
+    if request.HasField("labels"):
+        labels = fields.entries("labels", request.labels.entries)
+    checkpoint_id, metadata = request.checkpoint_id, request.metadata
     # By position: a NamedTuple takes several times as long to make by names.
     return Save(
         tenant,
@@ -47,23 +52,22 @@ def save(request: session_service_pb2.SaveSessionRequest, tenant: Tenant, caller
         session_name,
         _content(request, agent_id, max_messages),
         caller.name,
-        None if expected is None else fields.not_negative("expected_revision", expected),
+        expected,
         fields.request_id(request.request_id),
         client_id,
         user_id,
-        None if labels is None else fields.entries("labels", labels),
-        fields.optional_name("checkpoint_id", request.checkpoint_id),
-        fields.entries("metadata", request.metadata),
+        labels,
+        fields.optional_name("checkpoint_id", checkpoint_id) if checkpoint_id else "",
+        fields.entries("metadata", metadata) if metadata else NO_ENTRIES,
         request.self_contained,
     )
 
 
 def _content(request: session_service_pb2.SaveSessionRequest, agent_id: str, max_messages: int) -> Content | Delta:
-    match request.WhichOneof("content"):
-        case "delta":
-            return states.take_delta_apart(request.delta, max_messages)
-        case "snapshot":
-            return states.take_apart(request.snapshot, agent_id, max_messages)
+    if request.HasField("delta"):
+        return states.take_delta_apart(request.delta, max_messages)
+    if request.HasField("snapshot"):
+        return states.take_apart(request.snapshot, agent_id, max_messages)
     raise InvalidField("snapshot", "is required, or a delta")
 
 

@@ -8,7 +8,7 @@ answered.
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 import structlog
@@ -24,7 +24,7 @@ from session_service.api.errors import INTERNAL, DeadlineExceeded, kind_of, to_s
 from session_service.api.outbox import Outbox
 from session_service.api.time_limits import TimeLimits
 from session_service.sessions.errors import InvalidField, ShuttingDown
-from session_service.sessions.model import Saved
+from session_service.sessions.model import Save, Saved
 
 MAX_IN_HAND = 1024
 """Saves of one stream whose answers are not on their way yet. While there are so many, no more are begun or read."""
@@ -35,6 +35,12 @@ LONGEST_SPELL = 0.1
 _WORTH_PARTING = 4
 """Saves in a part of a frame, so that it goes in parts."""
 
+_GROUP = 16
+"""Saves that are begun together, step by step: more gain nothing."""
+
+_LIGHT = 1 << 20
+"""Bytes of a frame whose saves are begun together: what is larger would keep the event loop too long."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -43,11 +49,13 @@ class SaveStream:
 
     def __init__(
         self,
-        save: Callable[[SaveSessionRequest], Awaitable[Saved]],
+        parse: Callable[[SaveSessionRequest], Save],
+        save_many: Callable[[Sequence[Save]], Sequence[Awaitable[Saved]]],
         draining: asyncio.Event,
         on_error: Callable[[str], None],
     ) -> None:
-        self._save = save
+        self._parse = parse
+        self._save_many = save_many
         self._draining = draining
         self._on_error = on_error
         self._room = asyncio.Event()
@@ -94,15 +102,22 @@ class SaveStream:
         clock = asyncio.get_running_loop().time
         async for frame in frames:
             arrived = spell = clock()
-            part = self._part(len(frame.saves))
-            for place, framed in enumerate(frame.saves):
-                if (place and place % part == 0) or clock() - spell > LONGEST_SPELL:
-                    await asyncio.sleep(0)
-                    spell = clock()
-                while len(self._in_hand) + self._outbox.count >= MAX_IN_HAND:
+            saves = frame.saves
+            part = self._part(len(saves))
+            group = _GROUP if frame.ByteSize() <= _LIGHT else 1
+            begun = 0
+            while begun < len(saves):
+                room = MAX_IN_HAND - len(self._in_hand) - self._outbox.count
+                if room <= 0:
                     self._room.clear()
                     await self._room.wait()
-                self._begin(framed, arrived)
+                    continue
+                end = min(begun + min(room, group), begun - begun % part + part, len(saves))
+                self._begin(saves[begun:end], arrived)
+                begun = end
+                if begun % part == 0 or clock() - spell > LONGEST_SPELL:
+                    await asyncio.sleep(0)
+                    spell = clock()
 
     def _part(self, saves: int) -> int:
         """How many saves of a frame are begun before the first of them may go to the database.
@@ -115,25 +130,30 @@ class SaveStream:
         parts = 3 if not under_way else 2 if saves > 1.5 * under_way else 1
         return max(-(-saves // parts), _WORTH_PARTING)
 
-    def _begin(self, framed: FramedSave, arrived: float) -> None:
-        request = framed.request
-        request_id = request.request_id
-        try:
-            if not request_id:
-                raise InvalidField("request_id", "is required in a frame")
-            seconds = _seconds(framed) if framed.HasField("timeout") else math.inf
-            left = seconds - (asyncio.get_running_loop().time() - arrived)
-            if left <= 0:
-                raise DeadlineExceeded(f"the save was not begun within {seconds} s")
-            save = asyncio.ensure_future(self._save(request))
-        except Exception as error:
-            self._refuse(request_id, error)
-            self._changed.set()
-            return
-        self._in_hand.add(save)
-        if seconds < math.inf:
-            self._limits.begin(save, left)
-        save.add_done_callback(partial(self._answer, request_id, seconds))
+    def _begin(self, framed_saves: Sequence[FramedSave], arrived: float) -> None:
+        accepted: list[tuple[str, float, float]] = []
+        parsed: list[Save] = []
+        waited = asyncio.get_running_loop().time() - arrived
+        for framed in framed_saves:
+            request = framed.request
+            request_id = request.request_id
+            try:
+                if not request_id:
+                    raise InvalidField("request_id", "is required in a frame")
+                seconds = _seconds(framed) if framed.HasField("timeout") else math.inf
+                if seconds <= waited:
+                    raise DeadlineExceeded(f"the save was not begun within {seconds} s")
+                parsed.append(self._parse(request))
+                accepted.append((request_id, seconds, seconds - waited))
+            except Exception as error:
+                self._refuse(request_id, error)
+                self._changed.set()
+        for (request_id, seconds, left), begun in zip(accepted, self._save_many(parsed), strict=True):
+            save = asyncio.ensure_future(begun)
+            self._in_hand.add(save)
+            if seconds < math.inf:
+                self._limits.begin(save, left)
+            save.add_done_callback(partial(self._answer, request_id, seconds))
 
     def _answer(self, request_id: str, seconds: float, save: "asyncio.Future[Saved]") -> None:
         self._in_hand.discard(save)

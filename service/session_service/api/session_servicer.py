@@ -1,7 +1,7 @@
 """agent_sessions.v1.SessionService: each RPC is parse, one use case, convert."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from agent_sessions.v1 import session_service_pb2 as pb
@@ -12,7 +12,7 @@ from session_service.api.interceptors.call import current_call
 from session_service.api.save_stream import SaveStream
 from session_service.auth.principal import Principal
 from session_service.sessions.manager import SessionManager
-from session_service.sessions.model import Saved, Tenant
+from session_service.sessions.model import Save, Tenant
 
 REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
 
@@ -44,7 +44,8 @@ class SessionServicer(SessionServiceServicer):
     async def SaveSession(self, request: pb.SaveSessionRequest, context: Context) -> pb.SaveSessionResponse:
         """Store a revision."""
         tenant, caller = await self._caller()
-        return convert.saved(await self._save(request, tenant, caller), pb.SaveSessionResponse())
+        save = convert.save(request, tenant, caller, self._max_messages)
+        return convert.saved(await self._manager.save(save), pb.SaveSessionResponse())
 
     async def SaveSessions(
         self, request_iterator: AsyncIterator[pb.SaveSessionsRequest], context: Context
@@ -52,10 +53,11 @@ class SessionServicer(SessionServiceServicer):
         """Store many revisions."""
         tenant, caller = await self._caller()
 
-        def save(request: pb.SaveSessionRequest) -> Awaitable[Saved]:
-            return self._save(request, tenant, caller)
+        def parse(request: pb.SaveSessionRequest) -> Save:
+            return convert.save(request, tenant, caller, self._max_messages)
 
-        async for frame in SaveStream(save, self._draining, self._on_error).answers(request_iterator):
+        saves = SaveStream(parse, self._manager.save_many, self._draining, self._on_error)
+        async for frame in saves.answers(request_iterator):
             yield frame
 
     async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> Encoded:
@@ -115,9 +117,6 @@ class SessionServicer(SessionServiceServicer):
         tenant, caller = await self._caller()
         back = await self._manager.undelete(convert.change(request, tenant, caller))
         return pb.UndeleteSessionResponse(session=convert.session(back))
-
-    def _save(self, request: pb.SaveSessionRequest, tenant: Tenant, caller: Principal) -> Awaitable[Saved]:
-        return self._manager.save(convert.save(request, tenant, caller, self._max_messages))
 
     async def _caller(self) -> tuple[Tenant, Principal]:
         principal = current_call.get().principal

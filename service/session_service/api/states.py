@@ -59,19 +59,18 @@ def take_delta_apart(delta: StateDelta, max_messages: int = DEFAULT_MAX_MESSAGES
     Raises:
         InvalidField: a rule is broken.
     """
-    truncate_to = delta.truncate_to if delta.HasField("truncate_to") else None
-    remove_values = list(delta.remove_values)
-    if len(remove_values) > MAX_VALUES:
-        raise InvalidField("delta.remove_values", f"at most {MAX_VALUES} names", len(remove_values))
-    for index, name in enumerate(remove_values):
-        fields.name(f"delta.remove_values[{index}]", name)
+    truncate_to = None
+    if delta.HasField("truncate_to"):
+        truncate_to = fields.not_negative("delta.truncate_to", delta.truncate_to)
+    # Most deltas have nothing but messages.
+    set_values, remove_values = delta.set_values, delta.remove_values
     return Delta(
         fields.not_negative("delta.base_revision", delta.base_revision),
         fields.optional_name("delta.base_etag", delta.base_etag),
-        None if truncate_to is None else fields.not_negative("delta.truncate_to", truncate_to),
+        truncate_to,
         _messages("delta.appended_messages", delta.appended_messages, max_messages),
-        _values("delta.set_values", delta.set_values),
-        remove_values,
+        _values("delta.set_values", set_values) if set_values else NO_VALUES,
+        _names("delta.remove_values", remove_values) if remove_values else (),
         _small("delta", delta),
     )
 
@@ -112,8 +111,6 @@ def _auth_type(path: str, auth_type: str) -> str:
 
 def _values(path: str, given: Mapping[str, Payload]) -> Mapping[str, bytes]:
     """Each value as a fragment of AgentState."""
-    if not given:
-        return NO_VALUES
     if len(given) > MAX_VALUES:
         raise InvalidField(path, f"at most {MAX_VALUES} entries", len(given))
     found = {}
@@ -122,6 +119,12 @@ def _values(path: str, given: Mapping[str, Payload]) -> Mapping[str, bytes]:
         fields.length(f"{path}[{name!r}].content_type", payload.content_type)
         found[name] = AgentState(values={name: payload}).SerializeToString(deterministic=True)
     return found
+
+
+def _names(path: str, given: Sequence[str]) -> Sequence[str]:
+    if len(given) > MAX_VALUES:
+        raise InvalidField(path, f"at most {MAX_VALUES} names", len(given))
+    return [fields.name(f"{path}[{index}]", name) for index, name in enumerate(given)]
 
 
 def _messages(path: str, given: Sequence[Message], limit: int) -> list[bytes]:
@@ -138,6 +141,7 @@ def _message(path: str, index: int, message: Message) -> bytes:
         fields.length(f"{path}[{index}].message_id", message.message_id)
     if message.HasField("create_time"):
         fields.timestamp(f"{path}[{index}].create_time", message.create_time)
-    if message.HasField("payload") and len(message.payload.content_type) > fields.NAME_LENGTH:
+    # A payload that is not there reads as an empty one.
+    if len(message.payload.content_type) > fields.NAME_LENGTH:
         fields.length(f"{path}[{index}].payload.content_type", message.payload.content_type)
     return message.SerializeToString(deterministic=True)

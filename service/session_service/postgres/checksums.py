@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 _SEGMENT = b"%d %d %d %d %d[%d, %d]"
+_PLAIN_REVISION = b"%d %d %d %d %d[%d, %d, %d, 0]"
 
 
 def of_segment(
@@ -64,15 +65,29 @@ class RevisionFacts(NamedTuple):
 def of_revision(facts: RevisionFacts) -> int:
     """For revisions."""
     *numbers, digest, state_digest, state, value_digests, value_names, checkpoint_id, metadata = facts
+    if not (value_digests or value_names or checkpoint_id or metadata):
+        return of_plain_revision(*facts[:8])
+    texts = (_canonical(value_names), checkpoint_id or "", _canonical(metadata))
     parts = [digest, state_digest, state, value_digests or b""]
-    if value_names or checkpoint_id or metadata:
-        texts = (_canonical(value_names), checkpoint_id or "", _canonical(metadata))
+    if any(texts):
         parts += (text.encode() for text in texts)
-        return _signed(_crc(b"%d %d %d %d %d" % tuple(numbers), *parts))
-    # The usual revision, in one step; the same bytes as above.
-    sizes = len(digest), len(state_digest), len(state), len(value_digests or b"")
-    head = b"%d %d %d %d %d[%d, %d, %d, %d]" % (*numbers, *sizes)
-    return _signed(zlib.crc32(b"".join((head, *parts))))
+    return _signed(_crc(b"%d %d %d %d %d" % tuple(numbers), *parts))
+
+
+def of_plain_revision(
+    revision: int,
+    message_count: int,
+    size_bytes: int,
+    state_raw_size: int,
+    state_codec: int,
+    digest: bytes,
+    state_digest: bytes,
+    state: bytes,
+) -> int:
+    """What of_revision() gives for one without big values, checkpoint and metadata, as nearly all are."""
+    numbers = revision, message_count, size_bytes, state_raw_size, state_codec
+    sizes = len(digest), len(state_digest), len(state)
+    return _signed(zlib.crc32(b"".join((_PLAIN_REVISION % (*numbers, *sizes), digest, state_digest, state))))
 
 
 def _canonical(text: str | None) -> str:

@@ -52,7 +52,7 @@ class EventType(IntEnum):
 
 
 class SaveRow(NamedTuple):
-    """One save, in the order of save_item_v2 and then of save_rest_v2."""
+    """What every save has, in the order of save_item_v2."""
 
     bucket: int
     tenant_id: int
@@ -90,18 +90,6 @@ class SaveRow(NamedTuple):
     last_codec: int
     last_payload: bytes | None
     last_checksum: int
-    server_named: bool
-    base_missing: bool
-    uid: UUID
-    parent_transcript_id: int | None
-    parent_message_count: int
-    parent_digest: bytes
-    parent_bytes: int
-    depth: int
-
-
-_COMMON = SaveRow._fields.index("server_named")
-"""How many columns of SaveRow are save_item_v2's own."""
 
 
 class SegmentRow(NamedTuple):
@@ -125,6 +113,24 @@ class ValueRow(NamedTuple):
     codec: int
     payload: bytes
     checksum: int
+
+
+class SaveRest(NamedTuple):
+    """What only some saves have, in the order of save_rest_v2."""
+
+    server_named: bool
+    base_missing: bool
+    uid: UUID
+    parent_transcript_id: int | None
+    parent_message_count: int
+    parent_digest: bytes
+    parent_bytes: int
+    depth: int
+    segments: Sequence[SegmentRow] | None
+    """All but the last, which is in the SaveRow."""
+    values: Sequence[ValueRow] | None
+    repair: bool
+    """Overwrite values that are stored already."""
 
 
 class ChangeRow(NamedTuple):
@@ -152,38 +158,10 @@ class SaveOperation(NamedTuple):
     lock_keys: Sequence[int]
     """The session's first; they tell operations on the same session, too."""
     row: SaveRow
-    segments: Sequence[SegmentRow]
-    """All but the last, which is in the row."""
-    values: Sequence[ValueRow]
-    repair: bool
-    """Overwrite values that are stored already."""
-    judged: bool
-    """Look for the request among those served already."""
-
-    @property
-    def is_usual(self) -> bool:
-        """Whether there is nothing to judge: see save_sessions_v2."""
-        row = self.row
-        return (
-            not self.judged
-            and row.base_revision == row.planned_head
-            and (row.expected_revision is None or row.expected_revision == row.planned_head)
-            and row.transcript_id is not None
-            and row.checkpoint_id is None
-            and not (row.planned_session_id == 0 or row.base_missing or row.server_named)
-            and not (self.segments or self.values)
-        )
-
-    @property
-    def stored_bytes(self) -> int:
-        """Payload bytes to be written."""
-        row = self.row
-        size = len(row.state) + len(row.last_payload or b"")
-        for segment in self.segments:
-            size += len(segment.payload)
-        for value in self.values:
-            size += len(value.payload)
-        return size
+    rest: SaveRest | None
+    """None: the usual save, of which there is nothing to judge; see save_sessions_v2."""
+    stored_bytes: int
+    """Payload bytes to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,21 +197,14 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]
     if saves:
-        items = [_save_item(item, op) for item, op in enumerate(saves, 1)]
-        judged = [item[0] for item in items if item[-1] is not None]
+        # NULL where it will do: each value is encoded by itself.
+        items = [(item, *op.row, op.rest) for item, op in enumerate(saves, 1)]
+        judged = [item for item, op in enumerate(saves, 1) if op.rest is not None]
         rows = await connection.fetch(SAVE, *head, judged, items)
     else:
         changes = [op.row for op in batch if isinstance(op, ChangeOperation)]
         rows = await connection.fetch(CHANGE, *head, *_columns(changes, len(ChangeRow._fields)))
     return rows if len(rows) == 1 else sorted(rows, key=_item)
-
-
-def _save_item(item: int, save: SaveOperation) -> tuple[Any, ...]:
-    row = save.row
-    # NULL where it will do: each value is encoded by itself.
-    if save.is_usual:
-        return (item, *row[:_COMMON], None)
-    return (item, *row[:_COMMON], (*row[_COMMON:], save.segments or None, save.values or None, save.repair))
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

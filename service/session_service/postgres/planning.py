@@ -18,26 +18,6 @@ MESSAGES_FIELD = 2
 """AgentState's message_history."""
 
 
-def plan_usual(prepared: Prepared, head: Head | None) -> Planned | None:
-    """The plan of a delta that appends to the remembered head, for which nothing is read. None: it is another save."""
-    content = prepared.save.content
-    if not isinstance(content, Delta) or head is None or head.base is None or prepared.save.self_contained:
-        return None
-    base, tail = head.base, head.tail
-    if (
-        content.base_revision != head.revision
-        or content.base_etag not in ("", base.etag)
-        or content.truncate_to is not None
-        or not content.appended
-        or content.set_values
-        or content.remove_values
-        or tail.message_count != tail.transcript_length
-    ):
-        return None
-    run = Run.after(prepared.secret, base.message_count, base.digest, base.message_bytes, content.appended)
-    return saving.put_together(prepared, head, transcript.append(tail, run), run, base.parts, ())
-
-
 async def plan(prepared: Prepared, head: Head | None, fetch: Fetch) -> Planned:
     """What to write so that the save follows `head` (None: there is no session).
 

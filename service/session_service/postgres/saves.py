@@ -1,7 +1,7 @@
 """The way of a save through the store: planned, flushed with others, and told."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -9,19 +9,19 @@ from uuid import UUID
 
 import asyncpg
 
-from session_service.postgres import rows, saving, states
+from session_service.postgres import rows, saving, states, usual_saves
 from session_service.postgres.errors import is_connection_lost, translated
 from session_service.postgres.heads import Head, HeadCache, read_head
 from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import SaveStatus, execute
 from session_service.postgres.outcomes import save_refusal
-from session_service.postgres.planning import plan, plan_usual
+from session_service.postgres.planning import plan
 from session_service.postgres.pool import Database
 from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests
-from session_service.sessions.errors import Contention, CorruptData
+from session_service.sessions.errors import Contention, CorruptData, ShuttingDown
 from session_service.sessions.model import Delta, Revision, Save, Saved, SessionKey, Target
 from session_service.sessions.observer import Observer
 from session_service.sessions.store import NameTaken
@@ -50,27 +50,41 @@ class Saves:
         self._observer = observer
         self._heads = HeadCache()
 
-    def save(self, save: Save, now: datetime) -> Awaitable[Saved]:
-        """See SessionStore.save."""
-        prepared = saving.prepare(save, now)
-        if not self._waits.begin_turn_at_once(prepared.lock_keys[0]):
-            return self._save_in_turn(prepared)
-        try:
-            head = self._heads.get(prepared.key)
-            planned = plan_usual(prepared, head)
-            if planned is None:
-                return self._begin_otherwise(prepared, head)
-            flushed = self._batcher.submit(planned.operation)
-        except BaseException:
-            self._waits.end_turn(prepared.lock_keys[0])
-            raise
-        saved: asyncio.Future[Saved] = flushed.get_loop().create_future()
-        flushed.add_done_callback(partial(self._usual_flushed, prepared, planned, saved))
-        return saved
+    def save_many(self, saves: Sequence[Save], now: datetime) -> list[Awaitable[Saved]]:
+        """See SessionStore.save_many.
+
+        Step by step for all of them, not save by save: a step's code and data are then in the processor's caches
+        for all but the first, which saves about a quarter of the time.
+        """
+        prepared = [saving.prepare(save, now) for save in saves]
+        turns = [self._waits.begin_turn_at_once(save.lock_keys[0]) for save in prepared]
+        heads = [self._heads.get(save.key) for save in prepared]
+        plans = [_plan_usual(*planned_for) for planned_for in zip(prepared, heads, strict=True)]
+        begun: list[Awaitable[Saved]] = []
+        for save, turn, head, planned in zip(prepared, turns, heads, plans, strict=True):
+            if not turn:  # nor is the head known yet that it will follow
+                begun.append(self._save_in_turn(save))
+            elif planned is None:
+                begun.append(self._begin_otherwise(save, head))
+            else:
+                begun.append(self._begin_usual(save, planned))
+        return begun
 
     def forget(self, key: SessionKey) -> None:
         """Forget what is remembered of a session that was changed otherwise."""
         self._heads.forget(key)
+
+    def _begin_usual(self, prepared: Prepared, planned: Planned) -> "asyncio.Future[Saved]":
+        """Submit a save whose turn has come."""
+        saved: asyncio.Future[Saved] = asyncio.get_running_loop().create_future()
+        try:
+            flushed = self._batcher.submit(planned.operation)
+        except ShuttingDown as refused:
+            self._waits.end_turn(prepared.lock_keys[0])
+            saved.set_exception(refused)
+        else:
+            flushed.add_done_callback(partial(self._usual_flushed, prepared, planned, saved))
+        return saved
 
     def _usual_flushed(
         self,
@@ -129,7 +143,7 @@ class Saves:
             if head is None or row:
                 head = await _read_head(self._database.fetch, prepared)
             try:
-                planned = plan_usual(prepared, head) or await plan(prepared, head, self._database.fetch)
+                planned = usual_saves.plan(prepared, head) or await plan(prepared, head, self._database.fetch)
             except CorruptData:
                 # The request may have been served while its base was whole.
                 planned = saving.base_missing(prepared, head)
@@ -182,8 +196,8 @@ class Saves:
         operation = planned.operation
         self._observer.saved(
             "delta" if isinstance(prepared.save.content, Delta) else "snapshot",
-            planned.placed.kind,
-            planned.placed.new_messages,
+            planned.placement,
+            planned.new_messages,
             operation.row.size_bytes,
             operation.stored_bytes,
         )
@@ -205,6 +219,14 @@ def _become(outcome: "asyncio.Future[_Result]", task: "asyncio.Task[_Result]") -
 
     task.add_done_callback(hand_over)
     outcome.add_done_callback(lambda _: task.cancel())
+
+
+def _plan_usual(prepared: Prepared, head: Head | None) -> Planned | None:
+    try:
+        return usual_saves.plan(prepared, head)
+    except Exception:
+        # A mistake of this program. The other way makes it again, where it harms this save only.
+        return None
 
 
 async def _read_head(fetch: Fetch, prepared: Prepared) -> Head | None:

@@ -14,8 +14,8 @@ from session_service.codec import compression
 from session_service.postgres import checksums
 from session_service.postgres.checksums import RevisionFacts
 from session_service.postgres.heads import RECENT, Base, Head, PackedState, SharedValue, StateParts
-from session_service.postgres.operations import SaveOperation, SaveRow, SegmentRow, ValueRow
-from session_service.sessions import digests, fragments, placement, transcript
+from session_service.postgres.operations import SaveOperation, SaveRest, SaveRow, SegmentRow, ValueRow
+from session_service.sessions import digests, placement, transcript
 from session_service.sessions.model import Content, Delta, Save, SessionKey
 from session_service.sessions.transcript import Placed, Run, Tail
 
@@ -25,7 +25,8 @@ BIG_VALUE = 1024
 _NO_UID = UUID(int=0)
 _NO_VERSION = ~(0xF << 76 | 0x3 << 62)
 _VERSION_4 = 4 << 76 | 2 << 62
-_NO_SEGMENT = SegmentRow(0, 0, 0, 0, 0, b"", b"", 0)
+NO_SEGMENT = SegmentRow(0, 0, 0, 0, 0, b"", b"", 0)
+"""Of a save without messages."""
 
 
 class Prepared(NamedTuple):
@@ -51,11 +52,14 @@ class Planned(NamedTuple):
     """An operation, and what the head will be once it is carried out."""
 
     operation: SaveOperation
-    placed: Placed
     parts: StateParts
     packed: PackedState
     recent: tuple[int, ...]
     """See Head."""
+    placement: str
+    """See Placed.kind."""
+    new_messages: int
+    """Messages that the operation writes."""
 
     def head(self, session_id: int, uid: UUID, transcript_id: int, etag: str) -> Head:
         """The head that the operation made, given the ids that the database chose."""
@@ -107,13 +111,23 @@ def put_together(
         parts: all of its state but messages and what every save gives anew.
         values: big values to be written.
     """
-    *more, last = map(_segment, placed.segments) if placed.segments else (_NO_SEGMENT,)
-    packed = _packed(prepared, head, parts)
-    row = _row(prepared, head, placed, run, packed, last)
-    judged = head is None or not head.rules_out(prepared.request_id)
-    operation = SaveOperation(prepared.lock_keys, row, more, values, prepared.save.self_contained, judged)
-    recent = (*(head.recent[1 - RECENT :] if head else ()), prepared.request_id.int)
-    return Planned(operation, placed, parts, packed, recent)
+    *more, last = map(_segment, placed.segments) if placed.segments else (NO_SEGMENT,)
+    packed = pack_state(prepared, head, parts)
+    row = save_row(
+        prepared,
+        head,
+        placed.transcript_id,
+        placed.transcript_length,
+        run.end,
+        run.ends[-1],
+        run.digests[-1],
+        packed,
+        last,
+    )
+    rest = _rest(prepared, head, placed, more or None, values or None)
+    stored = (row.state, last.payload, *[segment.payload for segment in more], *[value.payload for value in values])
+    operation = SaveOperation(prepared.lock_keys, row, rest, sum(map(len, stored)))
+    return Planned(operation, parts, packed, recent_with(prepared, head), placed.kind, placed.new_messages)
 
 
 def base_missing(prepared: Prepared, head: Head | None) -> Planned:
@@ -121,13 +135,19 @@ def base_missing(prepared: Prepared, head: Head | None) -> Planned:
     run = Run.whole(prepared.secret, ())
     parts = StateParts(b"", {}, {})
     placed = transcript.whole(run)
-    packed = _packed(prepared, head, parts)
-    row = _row(prepared, head, placed, run, packed, _NO_SEGMENT, base_missing=True)
-    operation = SaveOperation(prepared.lock_keys, row, (), (), repair=False, judged=True)
-    return Planned(operation, placed, parts, packed, ())
+    packed = pack_state(prepared, head, parts)
+    row = save_row(prepared, head, None, 0, 0, 0, run.digests[-1], packed, NO_SEGMENT)
+    rest = _rest(prepared, head, placed, None, None)._replace(base_missing=True, repair=False)
+    return Planned(SaveOperation(prepared.lock_keys, row, rest, 0), parts, packed, (), placed.kind, 0)
 
 
-def _packed(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedState:
+def recent_with(prepared: Prepared, head: Head | None) -> tuple[int, ...]:
+    """Head.recent once the save is stored."""
+    return (*(head.recent[1 - RECENT :] if head else ()), prepared.request_id.int)
+
+
+def pack_state(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedState:
+    """All of the new state but its messages; what the head has of it is not made again."""
     small = prepared.save.content.small
     known = head.base.packed if head and head.base and head.base.parts is parts else None
     if known and known.small == small:
@@ -146,42 +166,47 @@ def _packed(prepared: Prepared, head: Head | None, parts: StateParts) -> PackedS
     )
 
 
-def _row(
+def save_row(
     prepared: Prepared,
     head: Head | None,
-    placed: Placed,
-    run: Run,
+    transcript_id: int | None,
+    transcript_length: int,
+    message_count: int,
+    message_bytes: int,
+    digest: bytes,
     packed: PackedState,
     last: SegmentRow,
-    *,
-    base_missing: bool = False,
 ) -> SaveRow:
+    """What every save has: `last` is its last segment, the rest is of the new revision and its transcript."""
     save = prepared.save
-    planned_head = head.revision if head else 0
-    message_bytes = run.ends[-1]
-    facts = RevisionFacts(
-        planned_head + 1,
-        run.end,
-        message_bytes + packed.size,
-        packed.raw_size,
-        packed.codec,
-        run.digests[-1],
-        packed.digest,
-        packed.state,
-        packed.value_digests,
-        packed.value_names,
-        save.checkpoint_id or None,
-        json.dumps(dict(save.metadata)) if save.metadata else None,
-    )
+    content = save.content
+    if head is None:
+        session_id = planned_head = 0
+    else:
+        session_id, planned_head = head.session_id, head.revision
+    size, codec, raw_size, state, state_digest = packed[1:6]
+    size += message_bytes
+    if save.checkpoint_id or save.metadata or packed.value_digests:
+        checkpoint_id = save.checkpoint_id or None
+        metadata = json.dumps(dict(save.metadata)) if save.metadata else None
+        facts = (planned_head + 1, message_count, size, raw_size, codec, digest, state_digest, state)
+        checksum = checksums.of_revision(
+            RevisionFacts(*facts, packed.value_digests, packed.value_names, checkpoint_id, metadata)
+        )
+    else:
+        checkpoint_id = metadata = None
+        checksum = checksums.of_plain_revision(
+            planned_head + 1, message_count, size, raw_size, codec, digest, state_digest, state
+        )
     # By position, in the order of SaveRow: by names it takes several times as long to make.
     return SaveRow(
         prepared.bucket,
         save.tenant.tenant_id,
         save.agent_id,
         save.session_name,
-        head.session_id if head else 0,
+        session_id,
         planned_head,
-        save.content.base_revision if isinstance(save.content, Delta) else None,
+        content.base_revision if isinstance(content, Delta) else None,
         save.expected_revision,
         prepared.request_id,
         prepared.fingerprint,
@@ -189,36 +214,58 @@ def _row(
         save.client_id,
         save.actor,
         None if save.labels is None else json.dumps(dict(save.labels)),
-        facts.checkpoint_id,
-        facts.metadata,
+        checkpoint_id,
+        metadata,
         prepared.now,
         random_uuid(),
-        placed.transcript_id,
-        placed.transcript_length,
-        facts.message_count,
+        transcript_id,
+        transcript_length,
+        message_count,
         message_bytes,
-        facts.size_bytes,
-        facts.digest,
-        facts.state_digest,
-        facts.state,
-        facts.state_codec,
-        facts.state_raw_size,
-        facts.value_digests,
-        facts.value_names,
-        checksums.of_revision(facts),
+        size,
+        digest,
+        state_digest,
+        state,
+        codec,
+        raw_size,
+        packed.value_digests,
+        packed.value_names,
+        checksum,
         last.message_count,
         last.raw_size,
         last.codec,
         last.payload or None,
         last.checksum,
-        save.server_named,
-        base_missing,
-        _NO_UID if head else random_uuid(),
-        placed.parent_transcript_id,
-        placed.parent_message_count,
-        placed.parent_digest,
-        placed.parent_bytes,
-        placed.depth,
+    )
+
+
+def segment_row(first: int, count: int, end_bytes: int, payload: bytes, digest: bytes) -> SegmentRow:
+    """A segment as it is stored; see Segment."""
+    codec, raw_size, packed = compression.pack(payload)
+    checksum = checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, packed)
+    return SegmentRow(first, count, end_bytes, raw_size, codec, packed, digest, checksum)
+
+
+def _rest(
+    prepared: Prepared,
+    head: Head | None,
+    placed: Placed,
+    segments: Sequence[SegmentRow] | None,
+    values: Sequence[ValueRow] | None,
+) -> SaveRest:
+    save = prepared.save
+    return SaveRest(
+        server_named=save.server_named,
+        base_missing=False,
+        uid=_NO_UID if head else random_uuid(),
+        parent_transcript_id=placed.parent_transcript_id,
+        parent_message_count=placed.parent_message_count,
+        parent_digest=placed.parent_digest,
+        parent_bytes=placed.parent_bytes,
+        depth=placed.depth,
+        segments=segments,
+        values=values,
+        repair=save.self_contained,
     )
 
 
@@ -234,12 +281,7 @@ def random_uuid() -> UUID:
 
 
 def _segment(segment: transcript.Segment) -> SegmentRow:
-    codec, raw_size, payload = compression.pack(segment.payload)
-    checksum = checksums.of_segment(
-        segment.first_message, segment.message_count, segment.end_bytes, raw_size, codec, segment.digest, payload
-    )
-    first, count, end_bytes, _, digest = segment
-    return SegmentRow(first, count, end_bytes, raw_size, codec, payload, digest, checksum)
+    return segment_row(segment.first_message, segment.message_count, segment.end_bytes, segment.payload, segment.digest)
 
 
 def _value(secret: bytes, fragment: bytes) -> ValueRow:
@@ -259,16 +301,20 @@ def _fingerprint(save: Save, run: Run | None) -> bytes:
     secret, content = save.tenant.digest_secret, save.content
     what: tuple[object, ...]
     if isinstance(content, Delta):
+        appended = content.appended
         what = (
-            *("delta", content.base_revision, content.base_etag, content.truncate_to, len(content.appended)),
-            digests.of_value(secret, fragments.join(content.appended)),
-            _values_fingerprint(secret, content.set_values),
+            content.base_revision,
+            content.base_etag,
+            content.truncate_to,
+            # Where one message ends and the next begins.
+            tuple(map(len, appended)),
+            _values_fingerprint(secret, content.set_values) if content.set_values else (),
             tuple(sorted(content.remove_values)) if content.remove_values else (),
         )
     else:
+        appended = ()
         messages = run.digest(run.end) if run else b""
-        what = ("snapshot", len(content.messages), messages, content.kept)
-        what += (_values_fingerprint(secret, content.values),)
+        what = (len(content.messages), messages, content.kept, _values_fingerprint(secret, content.values))
     return digests.of_request(
         secret,
         (
@@ -284,8 +330,9 @@ def _fingerprint(save: Save, run: Run | None) -> bytes:
             content.small,
             what,
         ),
+        appended,
     )
 
 
 def _values_fingerprint(secret: bytes, values: Mapping[str, bytes]) -> tuple[bytes, ...]:
-    return tuple([digests.of_value(secret, values[name]) for name in sorted(values)]) if values else ()
+    return tuple([digests.of_value(secret, values[name]) for name in sorted(values)])

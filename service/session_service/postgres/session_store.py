@@ -68,7 +68,11 @@ class PostgresSessionStore:
 
     def save(self, save: Save, now: datetime) -> Awaitable[Saved]:
         """See SessionStore."""
-        return self._saves.save(save, now)
+        return self._saves.save_many((save,), now)[0]
+
+    def save_many(self, saves: Sequence[Save], now: datetime) -> Sequence[Awaitable[Saved]]:
+        """See SessionStore."""
+        return self._saves.save_many(saves, now)
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""

@@ -5,9 +5,8 @@ others by BLAKE2b's personalisation. 128 bits under a key that no caller knows:
 a chance collision among 2^40 digests has odds of about 2^-48.
 """
 
-import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 DIGEST_SIZE = 16
@@ -51,14 +50,16 @@ def of_state(secret: bytes, small: bytes, kept: bytes, value_digests: Mapping[st
     return hashlib.blake2b(whole, key=secret, digest_size=DIGEST_SIZE, person=b"state").digest()
 
 
-def of_request(secret: bytes, fields: tuple[object, ...]) -> bytes:
+def of_request(secret: bytes, fields: tuple[object, ...], contents: Sequence[bytes] = ()) -> bytes:
     """The fingerprint by which a repeated request_id is told from a reused one.
 
     Args:
         secret: the tenant's.
         fields: bytes, texts, numbers, None, or tuples of them: their repr() is unambiguous and stable.
+        contents: long bytes. The fields must tell the length of each.
     """
-    return hashlib.blake2b(repr(fields).encode(), key=secret, digest_size=DIGEST_SIZE, person=b"request").digest()
+    whole = b"".join((repr(fields).encode(), *contents))
+    return hashlib.blake2b(whole, key=secret, digest_size=DIGEST_SIZE, person=b"request").digest()
 
 
 def of_page(secret: bytes, fields: tuple[object, ...]) -> bytes:
@@ -68,9 +69,5 @@ def of_page(secret: bytes, fields: tuple[object, ...]) -> bytes:
 
 def etag(uid: UUID, revision: int, digest: bytes, state_digest: bytes) -> str:
     """An opaque fingerprint of one revision of one session."""
-    whole = hashlib.blake2b(
-        uid.bytes + revision.to_bytes(8, "big") + digest + state_digest,
-        digest_size=DIGEST_SIZE,
-        person=b"etag",
-    )
-    return base64.urlsafe_b64encode(whole.digest()).rstrip(b"=").decode()
+    whole = uid.bytes + revision.to_bytes(8, "big") + digest + state_digest
+    return hashlib.blake2b(whole, digest_size=DIGEST_SIZE, person=b"etag").hexdigest()

@@ -41,15 +41,18 @@ class SessionManager:
     def save(self, save: Save) -> Awaitable[Saved]:
         """Stores a revision; names the session if the caller did not. To be awaited.
 
-        Raises, at once or when awaited:
-            What SessionStore.save raises, but for NameTaken.
+        Raises, when awaited: what SessionStore.save raises, but for NameTaken.
         """
+        return self.save_many((save,))[0]
+
+    def save_many(self, saves: Sequence[Save]) -> Sequence[Awaitable[Saved]]:
+        """Begins many saves, in this order; each then ends by itself, as by save()."""
+        now = self._clock()
         # Every save carries an id, so that the store can repeat one whose
         # connection broke before the answer, without storing it twice.
-        save = save if save.request_id else save._replace(request_id=uuid4())
-        if save.session_name:
-            return self._store.save(save, self._clock())
-        return self._save_named(save, self._clock())
+        saves = [save if save.request_id else save._replace(request_id=uuid4()) for save in saves]
+        begun = iter(self._store.save_many([save for save in saves if save.session_name], now))
+        return [next(begun) if save.session_name else self._save_named(save, now) for save in saves]
 
     async def restore(self, change: Change, target: Target, message_limit: int) -> Restored:
         """The state of a revision, recorded as restored. Raises: what SessionStore.restore raises."""

@@ -34,11 +34,14 @@ class SessionStore(Protocol):
 
         To be awaited. No coroutine, so that a store may answer with a future: most saves need no task of their own.
 
-        Raises, at once or when awaited:
+        Raises, when awaited:
             RequestIdReused, SessionDeleted, RevisionMismatch, UserIdMismatch, CheckpointIdExists: in this order of
                 precedence; nothing is stored.
             NameTaken: save.server_named, and the name exists.
         """
+
+    def save_many(self, saves: Sequence[Save], now: datetime) -> Sequence[Awaitable[Saved]]:
+        """Begins many saves, in this order; each then ends by itself, as by save()."""
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """Reads a revision's state and records a RESTORED event.

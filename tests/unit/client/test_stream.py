@@ -295,7 +295,9 @@ async def test_a_server_that_ends_the_stream_gets_another(server: ScriptedServer
     server.stream_script = [behave]
     for _ in range(4):
         await client.save("a", "s", STATE)
-    assert server.streams >= 4
+    # A save that the end overtakes goes by itself.
+    assert server.streams >= 2
+    assert server.streams + server.unary >= 4
 
 
 async def test_an_old_server_gets_calls(server: ScriptedServer, client: SessionClient) -> None:

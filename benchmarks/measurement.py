@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from statistics import median, quantiles
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import stores
 from benchmarks.cases import LONG, LONG_PARTS, Case, ReadSizes
 from benchmarks.database import Cluster
-from benchmarks.processes import Client, clients, echo, server
+from benchmarks.processes import Client, clients, echo, relay, server
 from benchmarks.results import Reading, Result
 
 PREFILL_IN_FLIGHT = 64
@@ -100,14 +100,15 @@ class Laboratory:
 
     @asynccontextmanager
     async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
-        """Run client processes, connected to the database, and for our stores a server."""
+        """Run client processes, connected to the database, and a server for stores that need one."""
         dsn = self.cluster.url(database)
-        if store in stores.OURS:
-            async with server(dsn) as target, clients(store, count) as started:
-                yield await _open(started, dsn, target)
-        else:
-            async with clients(store, count) as started:
-                yield await _open(started, dsn, "")
+        async with AsyncExitStack() as stack:
+            target = ""
+            if store in stores.OURS:
+                target = await stack.enter_async_context(server(dsn))
+            elif store in stores.RELAYS:
+                target = await stack.enter_async_context(relay(dsn))
+            yield await _open(await stack.enter_async_context(clients(store, count)), dsn, target)
 
     async def _take(self, started: Sequence[Client], work: dict[str, Any], suffix: str) -> int:
         """Let each client read its share of the conversations; returns the bytes of all."""

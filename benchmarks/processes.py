@@ -127,6 +127,13 @@ async def server(dsn: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def relay(dsn: str) -> AsyncIterator[str]:
+    """Run benchmarks.relay on a database, and give its address."""
+    async with _listening("benchmarks.relay", dsn) as address:
+        yield address
+
+
+@asynccontextmanager
 async def echo() -> AsyncIterator[str]:
     """Run benchmarks.echo, and give its address."""
     async with _listening("benchmarks.echo") as address:

@@ -6,6 +6,8 @@ from benchmarks.stores.base import Store
 
 STORES = {
     "floor": ("floor", "FloorStore"),
+    "relay": ("relay", "RelayStore"),
+    "relay-unary": ("relay", "RelayUnaryStore"),
     "overwrite": ("overwrite", "OverwriteStore"),
     "langgraph": ("langgraph_saver", "LangGraphStore"),
     "langgraph-delta": ("langgraph_delta", "LangGraphDeltaStore"),
@@ -18,6 +20,7 @@ STORES = {
 """Module and class by name. Imported when used: the peers' packages are only in the benchmarks' environment."""
 
 OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours")
+RELAYS = frozenset(name for name, (module, _) in STORES.items() if module == "relay")
 PEERS = frozenset({"langgraph", "langgraph-delta", "google-adk", "openai-agents"})
 """Products, of which the fastest is compared with ours; floor and overwrite are statements."""
 WHOLE_STATE = frozenset({"overwrite", "langgraph", "ours-snapshot"})

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -78,35 +77,22 @@ class Saves:
         """Submit a save whose turn has come."""
         saved: asyncio.Future[Saved] = asyncio.get_running_loop().create_future()
         try:
-            flushed = self._batcher.submit(planned.operation)
+            self._batcher.submit_to(_UsualSave(self, prepared, planned, saved), planned.operation)
         except ShuttingDown as refused:
             self._waits.end_turn(prepared.lock_keys[0])
             saved.set_exception(refused)
-        else:
-            flushed.add_done_callback(partial(self._usual_flushed, prepared, planned, saved))
         return saved
 
-    def _usual_flushed(
-        self,
-        prepared: Prepared,
-        planned: Planned,
-        saved: "asyncio.Future[Saved]",
-        flushed: "asyncio.Future[asyncpg.Record]",
-    ) -> None:
-        """End a usual save. `saved` may be cancelled by now; the session's turn was kept all the same."""
-        error = flushed.exception()
-        row = None if error else flushed.result()
-        if row and row["status"] != _SAVED:
-            _become(saved, self._begin_otherwise(prepared, None, row))
-            return
+    def end_usual(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> "Saved | asyncio.Task[Saved]":
+        """End a usual save that was flushed; or go on with it otherwise, if its plan did not hold."""
+        if row["status"] != _SAVED:
+            return self._begin_otherwise(prepared, None, row)
         self._waits.end_turn(prepared.lock_keys[0])
-        done = self._stored(prepared, planned, row) if row else None
-        if saved.done():
-            return
-        if done:
-            saved.set_result(done)
-        elif error:
-            saved.set_exception(error)
+        return self._stored(prepared, planned, row)
+
+    def give_up(self, prepared: Prepared) -> None:
+        """End a usual save that could not be flushed."""
+        self._waits.end_turn(prepared.lock_keys[0])
 
     async def _save_in_turn(self, prepared: Prepared) -> Saved:
         """Save after those that came before."""
@@ -202,6 +188,43 @@ class Saves:
             operation.stored_bytes,
         )
         return Saved(rows.session(row, prepared.save.agent_id), revision, replayed=False)
+
+
+class _UsualSave:
+    """A usual save under way. Its caller may be gone by its end; its turn is kept until then all the same."""
+
+    __slots__ = ("_planned", "_prepared", "_saved", "_saves")
+
+    def __init__(self, saves: Saves, prepared: Prepared, planned: Planned, saved: "asyncio.Future[Saved]") -> None:
+        self._saves = saves
+        self._prepared = prepared
+        self._planned = planned
+        self._saved = saved
+
+    def done(self) -> bool:
+        """See Outcome. It is carried out also without its caller: the session's next save builds on it."""
+        return False
+
+    def set_result(self, row: asyncpg.Record) -> None:
+        """See Outcome."""
+        try:
+            done = self._saves.end_usual(self._prepared, self._planned, row)
+        except Exception as mistake:  # of this program: it is this caller's only
+            self._tell(mistake)
+            return
+        if isinstance(done, asyncio.Task):
+            _become(self._saved, done)
+        elif not self._saved.done():
+            self._saved.set_result(done)
+
+    def set_exception(self, error: Exception) -> None:
+        """See Outcome."""
+        self._saves.give_up(self._prepared)
+        self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._saved.done():
+            self._saved.set_exception(error)
 
 
 def _become(outcome: "asyncio.Future[_Result]", task: "asyncio.Task[_Result]") -> None:

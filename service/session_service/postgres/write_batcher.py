@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import asyncpg
 import structlog
@@ -39,10 +39,23 @@ MAX_BYTES = 8 << 20
 """Payload bytes in one transaction, or one larger operation: bounds its length, which readers of the log wait for."""
 
 
+class Outcome(Protocol):
+    """What a flush tells how an operation ended. Futures are such; others spare a round of the event loop."""
+
+    def done(self) -> bool:
+        """Whether nobody wants the operation any more."""
+
+    def set_result(self, row: asyncpg.Record, /) -> None:
+        """It was carried out; its result row. Must not raise."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """It failed. Must not raise."""
+
+
 class _Waiting(NamedTuple):
     operation: Operation
     size: int
-    result: asyncio.Future[asyncpg.Record]
+    outcome: Outcome
 
 
 class WriteBatcher:
@@ -79,12 +92,16 @@ class WriteBatcher:
             ShuttingDown, DatabaseUnavailable, Contention: the operation may have been carried out only in
                 the second case.
         """
+        result: asyncio.Future[asyncpg.Record] = asyncio.get_running_loop().create_future()
+        self.submit_to(result, operation)
+        return result
+
+    def submit_to(self, outcome: Outcome, operation: Operation) -> None:
+        """Carries out one operation, as submit() does. Raises: ShuttingDown; the outcome is told all else."""
         if self._closing:
             raise ShuttingDown("the server is shutting down")
-        result: asyncio.Future[asyncpg.Record] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(operation, operation.stored_bytes, result))
+        self._queue.append(_Waiting(operation, operation.stored_bytes, outcome))
         self._arrived.set()
-        return result
 
     async def _run(self) -> None:
         while True:
@@ -109,6 +126,8 @@ class WriteBatcher:
 
         No timer: when the loop has nothing else to do, a lone save goes at once.
         """
+        if self._last_size == 1 and len(self._queue) == 1:
+            return  # there is one caller, who waits for this
         quiet, before = 0, 0
         enough = max(_ENOUGH, self._last_size // 2)
         while quiet < _QUIET_ROUNDS and len(self._queue) < enough:
@@ -124,7 +143,7 @@ class WriteBatcher:
         size = 0
         while self._queue and len(batch) < MAX_ITEMS:
             waiting = self._queue.popleft()
-            if waiting.result.done():
+            if waiting.outcome.done():
                 continue
             operation = waiting.operation
             fits = not batch or (type(operation) is type(batch[0].operation) and size + waiting.size <= MAX_BYTES)
@@ -153,8 +172,8 @@ class WriteBatcher:
             return
         self._observer.flushed(len(batch), time.perf_counter() - begin)
         for waiting, row in zip(batch, rows, strict=True):
-            if not waiting.result.done():
-                waiting.result.set_result(row)
+            if not waiting.outcome.done():
+                waiting.outcome.set_result(row)
 
     async def _execute(self, operations: Sequence[Operation]) -> Sequence[asyncpg.Record]:
         """Repeats once over a new connection: every operation carries a request_id, so nothing is done twice."""
@@ -194,9 +213,10 @@ class WriteBatcher:
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
     for waiting in batch:
-        if not waiting.result.done():
+        if not waiting.outcome.done():
             # A new exception for each caller: one object raised in many tasks gathers their tracebacks.
             refusal = to_domain(error) or RuntimeError("a flush failed")
             refusal.__cause__ = error
-            waiting.result.set_exception(refusal)
-            waiting.result.exception()  # marks it as seen, if the caller has gone
+            waiting.outcome.set_exception(refusal)
+            if isinstance(waiting.outcome, asyncio.Future):
+                waiting.outcome.exception()  # marks it as seen, if the caller has gone

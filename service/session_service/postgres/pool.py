@@ -98,6 +98,10 @@ class Database:
         connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
         try:
             yield connection
+        except asyncio.CancelledError:
+            # asyncpg cancels the statement, and the connection is good again: were it dropped, callers with short
+            # deadlines would leave the others a pool of connections that are just being made.
+            raise
         except BaseException as error:
             if not isinstance(error, asyncpg.PostgresError) or is_connection_lost(error):
                 connection.terminate()
@@ -164,7 +168,10 @@ def _milliseconds(seconds: float) -> str:
 
 
 async def _nothing_to_reset(_: Connection) -> None:
-    """No statement of this service leaves anything behind in a session, so asyncpg's reset query is saved."""
+    """No statement of this service leaves anything behind in a session, so asyncpg's reset query is saved.
+
+    A transaction that was left open asyncpg itself rolls back before.
+    """
 
 
 def _notice_dead_peer(connection: Connection) -> None:

@@ -135,13 +135,16 @@ async def test_what_was_acknowledged_is_there_once(data_dir: Path, server: Serve
     scene = Scene(server, data_dir)
     await scene.start()
     workload = Workload(scene.server.address, SESSIONS)
+    interrupted = 0
     for kill in ROUNDS[victim]:
         await workload.until_promised(PER_ROUND)
         failed = len(workload.retries.failed)
         await kill(scene, workload)
         await workload.until_promised(PER_ROUND)
-        # The server itself repeats over a new connection what a backend took along.
-        assert victim == "backend" or len(workload.retries.failed) > failed, "no save was interrupted"
+        interrupted += len(workload.retries.failed) > failed
+    # The server itself repeats over a new connection what a backend took along, and on a busy
+    # machine a new postmaster may be there before a save misses the old one.
+    assert victim == "backend" or interrupted > len(ROUNDS[victim]) / 2, "hardly a save was interrupted"
     await workload.stop()
     await asyncio.to_thread(scene.server.wait_until_serving)
     await assert_kept(scene, workload)

@@ -53,6 +53,8 @@ class Settings:
     """Largest request message in bytes: 1024 to 268435456."""
     max_messages: int = _setting(20_000, values.whole_number(1, 10_000_000))
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
+    housekeeping_budget: float = _setting(6.0, values.seconds(0, 60))
+    """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))
     """Seconds that calls in flight get to finish after SIGTERM: 0 to 3600."""
     event_loop: str = _setting("auto", values.one_of("auto", "uvloop", "asyncio"))

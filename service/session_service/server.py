@@ -24,6 +24,8 @@ from session_service.housekeeping import Housekeeping
 from session_service.metrics import Metrics
 from session_service.ops.heartbeat import Heartbeat
 from session_service.ops.http import OpsServer
+from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.packer import Packer
 from session_service.postgres.pool import Database
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.postgres.write_batcher import WriteBatcher
@@ -113,7 +115,9 @@ class Server:
 
     def _housekeeping(self, database: Database) -> Housekeeping:
         """Put the chores together."""
-        return Housekeeping((), self._settings.housekeeping_budget)
+        settings = self._settings
+        chores = (Packer(database, Rests(settings.pack_after), self._metrics),)
+        return Housekeeping(chores, settings.housekeeping_budget)
 
     def _build(self, manager: SessionManager) -> grpc.aio.Server:
         """Put servicers and layers together."""

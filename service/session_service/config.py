@@ -121,7 +121,9 @@ def _check_together(command: str, given: Mapping[str, tuple[str, Any]]) -> None:
     if "database_url" in given and "data_dir" in given:
         raise ValueError(f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one")
     if command in _BY_SERVE and "database_url" not in given:
-        raise ValueError(f"--database-url: {command} needs it (an embedded database is {_BY_SERVE[command]} by `serve`)")
+        raise ValueError(
+            f"--database-url: {command} needs it (an embedded database is {_BY_SERVE[command]} by `serve`)"
+        )
     source, listen = given.get("listen", ("--listen", ""))
     allowed = given.get("allow_unauthenticated", ("", False))[1]
     if command == "serve" and listen and not allowed and not values.is_loopback(listen):

@@ -38,7 +38,9 @@ class Metrics:
         self._packed_messages = self._counter("packed_messages_total", "Messages written anew by packing.")
         self._packed_segments = self._counter("packed_segments_total", "Segments replaced by larger ones.")
         self._packed_before = self._counter("packing_before_bytes_total", "Stored bytes of segments replaced.")
-        self._packed_after = self._counter("packing_after_bytes_total", "Stored bytes of segments that replaced others.")
+        self._packed_after = self._counter(
+            "packing_after_bytes_total", "Stored bytes of segments that replaced others."
+        )
         self._packing_seconds = self._histogram(
             "packing_seconds", "Duration of the transactions that replace segments, in seconds.", SECONDS
         )

@@ -1,11 +1,13 @@
 """`session-service pack`: packs until nothing is left."""
 
+import asyncio
 import time
 
 import structlog
 
 from session_service.config import Settings
-from session_service.database_source import StartupError, connecting
+from session_service.database_source import connecting
+from session_service.health import running
 from session_service.postgres.cold_sessions import Rests
 from session_service.postgres.migrate import require_current
 from session_service.postgres.packer import Packer
@@ -40,7 +42,8 @@ async def pack(settings: Settings) -> None:
     """Pack all that rests, to the end, in the place of the server that packs now.
 
     Raises:
-        StartupError: the database cannot be used, or somebody else has taken this one's place.
+        StartupError: the database cannot be used.
+        Taken: another has begun to pack meanwhile.
     """
     assert settings.database_url is not None  # noqa: S101 - parse() demands it for this command
     with connecting(settings.database_url):
@@ -48,22 +51,17 @@ async def pack(settings: Settings) -> None:
     database = await Database.connect(
         settings.database_url, role=settings.database_role, statement_timeout=settings.statement_timeout, pool_size=2
     )
+    done, began = _Sum(), time.monotonic()
+    packer = Packer(database, Rests(settings.pack_after, settings.pack_after), done, take_over=True)
     try:
-        done, began = _Sum(), time.monotonic()
-        rests = Rests(settings.pack_after, settings.pack_after)
-        packer = Packer(database, rests, done, take_over=True)
-        await _until_nothing_is_left(packer, done)
-        await packer.release()
+        async with running(_tell(done)):
+            left = await packer.finish()
     finally:
         await database.close()
-    _log.info("packed", **vars(done), seconds=round(time.monotonic() - began, 1))
+    _log.info("packed", **vars(done), sessions_left=left, seconds=round(time.monotonic() - began, 1))
 
 
-async def _until_nothing_is_left(packer: Packer, done: _Sum) -> None:
-    told = time.monotonic()
-    while not packer.nothing_left:
-        if not await packer.step() and not packer.holding:
-            raise StartupError("somebody else packs by now")
-        if time.monotonic() - told > PROGRESS:
-            told = time.monotonic()
-            _log.info("packing", **vars(done))
+async def _tell(done: _Sum) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS)
+        _log.info("packing", **vars(done))

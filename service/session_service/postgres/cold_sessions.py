@@ -226,6 +226,4 @@ def _ago(seconds: float) -> datetime | None:
 def _session(row: asyncpg.Record) -> ColdSession:
     tenant = Tenant(row["tenant_id"], row["tenant"], row["digest_secret"])
     key = SessionKey(tenant, row["agent_id"], row["session_name"])
-    return ColdSession(
-        row["bucket"], row["session_id"], row["head_revision"], row["growing"], row["transcripts"], key
-    )
+    return ColdSession(row["bucket"], row["session_id"], row["head_revision"], row["growing"], row["transcripts"], key)

@@ -24,6 +24,9 @@ from session_service.sessions.packing import Piece, Pieces
 LONGEST_PAUSE = 300.0
 """Seconds from the end of a walk to the next one, at most. Else as long as sessions take to come to rest."""
 
+MOST_ROUNDS, ROUND_PAUSE = 5, 0.5
+"""How often finish() goes round for sessions that were being changed, and seconds in between."""
+
 PAGE = 2000
 """Segments of a transcript that are decided on at once."""
 
@@ -50,6 +53,10 @@ DONE = 0
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class Taken(Exception):
+    """Another packer has taken this one's place."""
+
+
 class Packer:
     """A chore: see housekeeping."""
 
@@ -70,14 +77,18 @@ class Packer:
             database: where the sessions are.
             rests: what is packed when.
             observer: hears of what was done.
-            take_over: see Walk.
+            take_over: begin at once, in the place of whoever packs now, and without a pause between rounds.
             target: messages of a full segment.
         """
         self._database = database
         self._observer = observer or SilentPackingObserver()
-        self._walk = Walk(database, rests, min(rests.pack_after, LONGEST_PAUSE), take_over=take_over)
+        pause = 0.0 if take_over else min(rests.pack_after, LONGEST_PAUSE)
+        self._walk = Walk(database, rests, pause, take_over=take_over)
         self._target = target
         self._round: AsyncIterator[bool] | None = None
+        self._rounds = 0
+        self._disturbed = 0
+        """Sessions of this round that were left because somebody was changing them."""
 
     async def step(self) -> bool:
         """Pack a few segments, or look at some sessions. False: for now nothing is left to do, or another packs."""
@@ -92,12 +103,28 @@ class Packer:
             self._round = None  # its place is in the database
             raise
 
-    async def release(self) -> None:
-        """Let others go on at once."""
+    async def finish(self, rounds: int = MOST_ROUNDS) -> int:
+        """Pack until nothing is left, and let others go on. Returns how many sessions were left for being changed.
+
+        Raises:
+            Taken: another has begun to pack meanwhile.
+        """
+        for number in range(rounds):
+            if number:
+                await asyncio.sleep(ROUND_PAUSE)
+            ended = self._rounds
+            while await self.step():
+                pass
+            if self._rounds == ended:
+                raise Taken("somebody else packs by now")
+            if not self._disturbed:
+                break
         await self._walk.release()
+        return self._disturbed
 
     async def _go_round(self) -> AsyncIterator[bool]:
         """Walk on from where the last one came to, up to the end; yield after each piece of work."""
+        self._disturbed = 0
         while (found := await self._walk.find()) is not None:
             packed: list[Packed] = []
             for session in found:
@@ -109,6 +136,7 @@ class Packer:
                 if outcome.done:
                     packed.append(Packed(session, outcome.unfinished))
             if not await self._walk.go_on(packed):
+                self._rounds += 1
                 return
             yield True
 
@@ -120,6 +148,7 @@ class Packer:
                     yield
         except _Disturbed:
             outcome.done = False  # the next round finds it again
+            self._disturbed += 1
         except Unavailable:
             raise
         except Exception as error:

@@ -56,7 +56,8 @@ def choose(pieces: Pieces, *, growing: bool, more: bool = False, target: int = T
     """
     *runs, last = _parted(pieces, target)
     if more:
-        return Choice(_several(runs), last[0].first_message, unfinished=False)
+        rest = last[0].first_message if last else pieces[-1].first_message + 1
+        return Choice(_several(runs), rest, unfinished=False)
     end = _worthwhile(last) if growing else last
     return Choice(_several([*runs, end]), None, unfinished=len(end) < len(last) > 1)
 

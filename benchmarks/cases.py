@@ -17,12 +17,14 @@ LONG_SESSION = 5000
 LONG_PARTS = ((0, 500), (500, 4500), (4500, 5000))
 READS = "reads"
 """Not a save: what reading a session costs. Written alone."""
+WAVES = 10
+"""How often a packed case saves the conversations: one wave leaves as much room behind as it took before it was packed."""
 DEFAULT = (
     "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
-    "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled"
+    "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled,coding:16:packed,airline:16:packed"
 )
 SYNTAX = (
-    "reads or WORK:IN_FLIGHT[p][:prefilled], WORK one of coding, airline, synthetic, long or a file;"
+    "reads or WORK:IN_FLIGHT[p][:prefilled|:packed], WORK one of coding, airline, synthetic, long or a file;"
     " p: as many client processes"
 )
 
@@ -38,13 +40,19 @@ class Case:
     processes: int = 1
     prefilled: bool = False
     """Into tables that hold many revisions already, and measuring WAL only."""
+    packed: bool = False
+    """Not how fast saves are, but what is stored once they have been packed. Written with one process."""
 
     def __str__(self) -> str:
         """Return the case as it is written on the command line, a file by its name only."""
         if self.work == READS:
             return READS
         processes = "p" if self.processes > 1 else ""
-        return f"{Path(self.work).name}:{self.in_flight}{processes}" + (":prefilled" if self.prefilled else "")
+        return f"{Path(self.work).name}:{self.in_flight}{processes}" + self._kind
+
+    @property
+    def _kind(self) -> str:
+        return ":prefilled" if self.prefilled else ":packed" if self.packed else ""
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,12 @@ def parse(text: str) -> list[Case]:
 def _parse(text: str) -> Case:
     if text == READS:
         return Case(READS, in_flight=1)
-    found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled)?", text)
-    if not found:
+    found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled|:packed)?", text)
+    if not found or found[3] and found[4] == ":packed":
         raise ValueError(f"{text!r} is not {SYNTAX}")
-    work, in_flight, processes, prefilled = found.groups()
-    return Case(work, int(in_flight), int(in_flight) if processes else 1, bool(prefilled))
+    work, in_flight, processes, kind = found.groups()
+    count = int(in_flight)
+    return Case(work, count, count if processes else 1, prefilled=kind == ":prefilled", packed=kind == ":packed")
 
 
 def work_of(case: Case, corpus: Path | None, limit: int, synthetic_messages: int) -> dict[str, Any]:

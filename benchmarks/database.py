@@ -18,6 +18,15 @@ SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
 WHERE relkind IN ('r', 'm') AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 """
 """Tables with their indexes and TOAST."""
+PARTS = """
+SELECT c.relname, pg_relation_size(c.oid)::bigint AS heap,
+    coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)::bigint AS toast, pg_indexes_size(c.oid)::bigint AS indexes
+FROM pg_class AS c
+WHERE c.relkind IN ('r', 'm')
+    AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+ORDER BY pg_total_relation_size(c.oid) DESC
+"""
+"""Free space maps and the like are in none of them: a page or three for each."""
 
 
 class Cluster:
@@ -57,6 +66,17 @@ class Cluster:
         stored = await self._fetch(self.url(database), STORED)
         assert isinstance(stored, int)
         return stored
+
+    async def stored_parts(self, database: str) -> dict[str, list[int]]:
+        """VACUUM, and return the size of each table's rows, of its TOAST and of its indexes, the largest first."""
+        await self._execute("VACUUM", self.url(database))
+        connection = await asyncpg.connect(self.url(database))
+        try:
+            return {
+                row["relname"]: [row["heap"], row["toast"], row["indexes"]] for row in await connection.fetch(PARTS)
+            }
+        finally:
+            await connection.close()
 
     async def settings(self) -> dict[str, str]:
         """Return version and durability settings, for the report."""

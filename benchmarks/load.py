@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.corpus import Conversation, encode
@@ -82,6 +82,20 @@ async def restore(store: Store, conversations: Sequence[Conversation]) -> Restor
         compare(conversation, found)
         messages += len(found)
     return Restored(latencies, messages)
+
+
+async def compare_revisions(store: Any, conversations: Sequence[Conversation]) -> int:
+    """Read every revision of sessions that were saved message by message; raises Different; returns how many.
+
+    `store` is one of ours: the others have none.
+    """
+    count = 0
+    for conversation in conversations:
+        for end in range(1, len(conversation.messages) + 1):
+            saved = replace(conversation, messages=conversation.messages[:end])
+            compare(saved, await store.revision(saved, end))
+            count += 1
+    return count
 
 
 def compare(conversation: Conversation, found: Sequence[Any]) -> None:

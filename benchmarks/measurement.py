@@ -1,6 +1,7 @@
 """One measurement: a database of its own, client processes, and what they did to it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -8,14 +9,14 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks import stores
-from benchmarks.cases import LONG, LONG_PARTS, Case, ReadSizes
+from benchmarks.cases import LONG, LONG_PARTS, WAVES, Case, ReadSizes
 from benchmarks.database import Cluster
-from benchmarks.processes import Client, clients, echo, relay, server
-from benchmarks.results import Reading, Result
+from benchmarks.processes import Client, clients, echo, pack, relay, server
+from benchmarks.results import Packing, Reading, Result
 
 PREFILL_IN_FLIGHT = 64
 READER = "ours"
-"""Reads are the same, however the session was saved."""
+"""Reads are the same, however the session was saved. And this is what is packed: the others save the same rows."""
 
 
 @dataclass
@@ -91,6 +92,49 @@ class Laboratory:
             await client.ask("close")
         await self.cluster.drop(database)
         return Reading(round=round_, case=str(case), **asdict(sizes), **measured)
+
+    async def pack(self, case: Case, work: dict[str, Any], round_: int) -> Packing:
+        """Measure what is stored after waves of saves, each packed before the next one."""
+        database = await self.cluster.create("run", self.templates[READER])
+        dsn, sums = self.cluster.url(database), Counter[str]()
+        unpacked: dict[str, list[int]] = {}
+        async with self._opened(READER, database, 1) as (client,):
+            for number in range(WAVES):
+                taken = await self._take((client,), work, f".{number}")
+                saved = await self._save((client,), case)
+                unpacked = unpacked or await self.cluster.stored_parts(database)
+                before = await self.cluster.wal_position()
+                told = await pack(dsn)
+                sums.update(
+                    payload=taken,
+                    saves=len(saved.latencies),
+                    saving_wal=saved.wal_bytes,
+                    packing_wal=await self.cluster.wal_position() - before,
+                    messages=told["messages"],
+                    milliseconds=round(1000 * told["seconds"]),
+                )
+                packed = await self.cluster.stored_parts(database)  # VACUUM, which PostgreSQL does by itself elsewhere
+            compared = 0
+            for number in range(WAVES):
+                await self._take((client,), work, f".{number}")
+                compared += (await client.ask("compare"))["revisions"]
+            await client.ask("close")
+        await self.cluster.drop(database)
+        return Packing(
+            round=round_,
+            case=str(case),
+            waves=WAVES,
+            saves=sums["saves"],
+            payload_bytes=sums["payload"],
+            first_payload_bytes=sums["payload"] // WAVES,
+            unpacked=unpacked,
+            packed=packed,
+            saving_wal_bytes=sums["saving_wal"],
+            packing_wal_bytes=sums["packing_wal"],
+            packed_messages=sums["messages"],
+            packing_seconds=sums["milliseconds"] / 1000,
+            revisions_compared=compared,
+        )
 
     async def _first_pass(self, started: Sequence[Client], case: Case, work: dict[str, Any]) -> Pass:
         """Save everything once under other names, right after a checkpoint: pages' images are written now."""

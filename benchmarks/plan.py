@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import stores
+from benchmarks import pack_report, stores
 from benchmarks.cases import LONG, READS, Case, ReadSizes, work_of
 from benchmarks.database import Cluster
 from benchmarks.measurement import READER, Laboratory
@@ -37,7 +37,7 @@ class Plan:
 
     def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
         """Return who takes part in a case that saves."""
-        if case.work == READS:
+        if case.work == READS or case.packed:
             return []
         left_out = stores.WHOLE_STATE if case.work == LONG else frozenset[str]()
         chosen = self.prefill_stores if case.prefilled else ready
@@ -77,6 +77,11 @@ async def carry_out(
                 run.reads.append(reading)
                 run.write(results)
                 tell(_reading_line(reading))
+            if case.packed and READER in ready:
+                packing = await laboratory.pack(case, work, number)
+                run.packings.append(packing)
+                run.write(results)
+                tell(pack_report.line(packing))
     for database in (*laboratory.templates.values(), *laboratory.prefilled.values()):
         await cluster.drop(database)
     return run

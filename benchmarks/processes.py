@@ -117,13 +117,30 @@ async def clients(store: str, count: int = 1) -> AsyncIterator[Sequence[Client]]
 
 
 @asynccontextmanager
-async def server(dsn: str) -> AsyncIterator[str]:
-    """Run the service on a database, with its default settings, and give its address once it is SERVING."""
-    flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json")
+async def server(dsn: str, *more: str) -> AsyncIterator[str]:
+    """Run the service on a database, and give its address once it is SERVING.
+
+    With its default settings, but for housekeeping: that would now and then be measured together with something else.
+    """
+    flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json", "--housekeeping-budget=0", *more)
     async with _listening("session_service", "serve", f"--database-url={dsn}", *flags) as address:
         async with asyncio.timeout(READY_TIMEOUT):
             await _wait_until_serving(address)
         yield address
+
+
+async def pack(dsn: str) -> dict[str, Any]:
+    """Pack everything in a database, and return what the command tells at its end."""
+    process = await Process.start("session_service", "pack", "--now", f"--database-url={dsn}", "--log-format=json")
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            code = await process.process.wait()
+    finally:
+        await process.stop()
+    if code:
+        raise ProcessFailed(f"packing failed:\n{process.last_words()}")
+    told: dict[str, Any] = json.loads(process.said[-1])
+    return told
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks import read_report, stores
+from benchmarks import pack_report, read_report, stores
 from benchmarks.results import Result, Run
 from benchmarks.tables import NONE, Table, markdown, plain, spread
 
@@ -116,6 +116,10 @@ def sections(run: Run) -> list[tuple[str, list[Table]]]:
         newest = run.reads[-1]
         tables = [read_report.times(run.reads), read_report.scans(newest)]
         found.append((f"{read_report.heading(newest)}{_rounds(run, newest.case)}", tables))
+    for case in dict.fromkeys(packing.case for packing in run.packings):
+        packings = [packing for packing in run.packings if packing.case == case]
+        tables = [pack_report.summary(packings), pack_report.parts(packings[-1])]
+        found.append((f"{pack_report.heading(packings[-1])}{_rounds(run, case)}", tables))
     return found
 
 

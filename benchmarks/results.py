@@ -59,6 +59,31 @@ class Reading:
     """Of the service's statement on the long session: rows and buffers by table and index."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """One measurement of a packed case. Sizes in bytes, times in seconds."""
+
+    round: int
+    case: str
+    waves: int
+    saves: int
+    payload_bytes: int
+    """Of the conversations, all waves together."""
+    first_payload_bytes: int
+    """Of those of the first wave."""
+    unpacked: dict[str, list[int]]
+    """By table after the first wave, before it was packed: its rows, its TOAST, its indexes."""
+    packed: dict[str, list[int]]
+    """The same after the last wave."""
+    saving_wal_bytes: int
+    packing_wal_bytes: int
+    packed_messages: int
+    packing_seconds: float
+    """The command's, from its connection to its end."""
+    revisions_compared: int
+    """Each restored after the last wave, and equal to what was saved."""
+
+
 @dataclass
 class Run:
     """All measurements of one run or of several into the same file, and where they were made."""
@@ -73,10 +98,11 @@ class Run:
     """Why a store was not measured."""
     results: list[Result] = field(default_factory=list)
     reads: list[Reading] = field(default_factory=list)
+    packings: list[Packing] = field(default_factory=list)
 
     def rounds(self, case: str) -> int:
         """Return how many rounds of a case were begun."""
-        measured: list[Result | Reading] = [*self.results, *self.reads]
+        measured: list[Result | Reading | Packing] = [*self.results, *self.reads, *self.packings]
         return max((one.round for one in measured if one.case == case), default=0)
 
     def describe(self, store: str, description: dict[str, str]) -> None:
@@ -113,6 +139,7 @@ class Run:
         measured = {
             "results": [Result(**result) for result in found["results"]],
             "reads": [Reading(**reading) for reading in found["reads"]],
+            "packings": [Packing(**packing) for packing in found.get("packings", ())],
         }
         return cls(**(found | measured))
 

@@ -58,6 +58,10 @@ class Worker:
         """Restore and compare them."""
         return asdict(await load.restore(self._store, self._conversations))
 
+    async def compare(self) -> Answer:
+        """Restore every revision of the conversations, and compare it."""
+        return {"revisions": await load.compare_revisions(self._store, self._conversations)}
+
     async def read(self, dsn: str, echo: str, sizes: Answer) -> Answer:
         """Time reads through our client; not a store's business."""
         from benchmarks import reads  # only for this one case

@@ -63,6 +63,11 @@ class OurSnapshotStore:
         restored = await self.client.restore(conversation.agent_id, conversation.session_name)
         return restored.decode().messages
 
+    async def revision(self, conversation: Conversation, number: int) -> Sequence[Any]:
+        """Read one revision, without recording that."""
+        found = await self.client.get_revision(conversation.agent_id, conversation.session_name, revision=number)
+        return found.decode().messages
+
     async def close(self) -> None:
         """Close the client."""
         await self.client.close()

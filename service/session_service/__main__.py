@@ -1,4 +1,4 @@
-"""The command `session-service`: `serve` and `migrate`."""
+"""The command `session-service`: `serve`, `migrate` and `pack`."""
 
 import asyncio
 import os
@@ -53,9 +53,16 @@ async def _migrate(settings: Settings) -> None:
     _log.info("the schema is up to date", applied=len(applied))
 
 
+async def _pack(settings: Settings) -> None:
+    from session_service.pack_command import pack
+
+    await pack(settings)
+
+
 _COMMANDS: Mapping[str, Callable[[Settings], Coroutine[Any, Any, None]]] = {
     "serve": _serve,
     "migrate": _migrate,
+    "pack": _pack,
 }
 
 

@@ -21,7 +21,11 @@ ENVIRONMENT_PREFIX = "SESSION_SERVICE_"
 COMMANDS = {
     "serve": "Answer RPCs until SIGTERM or SIGINT.",
     "migrate": "Bring the schema of --database-url up to date, as its owner, and exit.",
+    "pack": "Pack all messages of --database-url that rest, and exit; `serve` does the same bit by bit.",
 }
+
+_BY_SERVE = {"migrate": "migrated", "pack": "packed"}
+"""Commands for a database that is given, and what `serve` has done to its own."""
 
 
 def _setting(default: Any, read: Callable[[str], Any], *, secret: bool = False) -> Any:
@@ -53,6 +57,10 @@ class Settings:
     """Largest request message in bytes: 1024 to 268435456."""
     max_messages: int = _setting(20_000, values.whole_number(1, 10_000_000))
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
+    housekeeping_budget: float = _setting(6.0, values.seconds(0, 60))
+    """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
+    pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))
+    """Seconds without a save after which a session's messages are packed into fewer rows: 0 (at once) to 2592000."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))
     """Seconds that calls in flight get to finish after SIGTERM: 0 to 3600."""
     event_loop: str = _setting("auto", values.one_of("auto", "uvloop", "asyncio"))
@@ -112,8 +120,10 @@ def _check_together(command: str, given: Mapping[str, tuple[str, Any]]) -> None:
     """Check the rules that span several settings."""
     if "database_url" in given and "data_dir" in given:
         raise ValueError(f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one")
-    if command == "migrate" and "database_url" not in given:
-        raise ValueError("--database-url: migrate needs it (an embedded database is migrated by `serve`)")
+    if command in _BY_SERVE and "database_url" not in given:
+        raise ValueError(
+            f"--database-url: {command} needs it (an embedded database is {_BY_SERVE[command]} by `serve`)"
+        )
     source, listen = given.get("listen", ("--listen", ""))
     allowed = given.get("allow_unauthenticated", ("", False))[1]
     if command == "serve" and listen and not allowed and not values.is_loopback(listen):
@@ -146,6 +156,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         for setting in fields(Settings):
             default = defaults.get(setting.name, setting.default)
             _add_flag(subparser, setting, documented.get(setting.name, ""), default)
+        if command == "pack":
+            told = "Also what was saved just now: the same as --pack-after 0."
+            subparser.add_argument("--now", dest="pack_after", action="store_const", const="0", help=told)
     return parser
 
 

@@ -35,6 +35,16 @@ class Metrics:
         self._corruptions = self._counter("corruptions_total", "Times that damaged data was found.")
         self._flush_saves = self._histogram("flush_saves", "Saves committed together.", _SAVES)
         self._flush_seconds = self._histogram("flush_seconds", "Duration of a commit, in seconds.", SECONDS)
+        self._packed_messages = self._counter("packed_messages_total", "Messages written anew by packing.")
+        self._packed_segments = self._counter("packed_segments_total", "Segments replaced by larger ones.")
+        self._packed_before = self._counter("packing_before_bytes_total", "Stored bytes of segments replaced.")
+        self._packed_after = self._counter(
+            "packing_after_bytes_total", "Stored bytes of segments that replaced others."
+        )
+        self._packing_seconds = self._histogram(
+            "packing_seconds", "Duration of the transactions that replace segments, in seconds.", SECONDS
+        )
+        self._packing_damage = self._counter("packing_damaged_total", "Damaged segments that packing left as they are.")
 
     def error(self, reason: str) -> None:
         """Count an error of that reason."""
@@ -58,6 +68,18 @@ class Metrics:
     def corrupted(self) -> None:
         """Count damaged data found."""
         self._corruptions.inc()
+
+    def packed(self, messages: int, segments: int, bytes_before: int, bytes_after: int, seconds: float) -> None:
+        """Count segments replaced by one: see PackingObserver."""
+        self._packed_messages.inc(messages)
+        self._packed_segments.inc(segments)
+        self._packed_before.inc(bytes_before)
+        self._packed_after.inc(bytes_after)
+        self._packing_seconds.observe(seconds)
+
+    def packing_found_damage(self) -> None:
+        """Count a damaged segment found."""
+        self._packing_damage.inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"session_service_{name}", text, labels, registry=self.registry)

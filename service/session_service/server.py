@@ -20,9 +20,12 @@ from session_service.build_info import version
 from session_service.config import Settings
 from session_service.database_source import StartupError, database_url
 from session_service.health import Readiness, running
+from session_service.housekeeping import Housekeeping
 from session_service.metrics import Metrics
 from session_service.ops.heartbeat import Heartbeat
 from session_service.ops.http import OpsServer
+from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.packer import Packer
 from session_service.postgres.pool import Database
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.postgres.write_batcher import WriteBatcher
@@ -75,6 +78,7 @@ class Server:
             await server.start()
             stack.push_async_callback(self._drain, server)
             await stack.enter_async_context(running(self._readiness.follow(database.ping)))
+            await stack.enter_async_context(running(self._housekeeping(database).run()))
             await self._readiness.database(up=True)
             _spare_the_collector()
             _log.info("listening", address=str(address))
@@ -108,6 +112,12 @@ class Server:
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
         )
+
+    def _housekeeping(self, database: Database) -> Housekeeping:
+        """Put the chores together."""
+        settings = self._settings
+        chores = (Packer(database, Rests(settings.pack_after), self._metrics),)
+        return Housekeeping(chores, settings.housekeeping_budget)
 
     def _build(self, manager: SessionManager) -> grpc.aio.Server:
         """Put servicers and layers together."""

@@ -239,9 +239,11 @@ def save_row(
     )
 
 
-def segment_row(first: int, count: int, end_bytes: int, payload: bytes, digest: bytes) -> SegmentRow:
+def segment_row(
+    first: int, count: int, end_bytes: int, payload: bytes, digest: bytes, level: int = compression.FAST
+) -> SegmentRow:
     """A segment as it is stored; see Segment."""
-    codec, raw_size, packed = compression.pack(payload)
+    codec, raw_size, packed = compression.pack(payload, level)
     checksum = checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, packed)
     return SegmentRow(first, count, end_bytes, raw_size, codec, packed, digest, checksum)
 

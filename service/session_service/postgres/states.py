@@ -22,10 +22,11 @@ Fetch = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
 
 FOUND, VALUE, SEGMENT = 0, 1, 2
 """What a row of READ holds."""
-_PART, _PLACE = 0, itemgetter(2)
+_PART, _PLACE, _SIZE = 0, itemgetter(2), itemgetter(6)
 
-MANY = 100
-"""Segments from which on another thread puts the state together: unpacking them need not hold up the event loop."""
+MANY, LARGE = 100, 512 << 10
+"""Segments, and bytes of their messages, from which on another thread puts the state together: unpacking them need not
+hold up the event loop."""
 
 # Each of the tables here is read by its primary key, whatever its statistics say: a plan may have been
 # cached while the tables were young. Joins could be turned round, or made by a hash of a whole bucket;
@@ -148,7 +149,7 @@ async def read(fetch: Fetch, key: SessionKey, target: Target, message_limit: int
     session, revision = rows.session(row, key.agent_id), rows.revision(row, row["uid"])
     values, segments = _of(VALUE, parts), _of(SEGMENT, parts)
     try:
-        if len(segments) < MANY:
+        if len(segments) < MANY and sum(map(_SIZE, segments)) < LARGE:
             state = stored_state.join(row, values, segments)
         else:
             state = await asyncio.to_thread(stored_state.join, row, values, segments)

@@ -42,10 +42,22 @@ MARKS = """
     ORDER BY first_message DESC LIMIT $5
 """
 
-# $1 bucket, $2 tenant, $3 transcript, $4 first message.
+# $1 bucket, $2 tenant, $3 transcript, $4 a message: the segment that holds it, and where the one before that ended. In one
+# statement: packing may replace both between two. $5: without the payload if the segment ends with this many messages.
 SEGMENT = """
-    SELECT first_message, message_count, end_bytes, raw_size, codec, digest, payload, checksum FROM transcript_segments
-    WHERE bucket = $1 AND tenant_id = $2 AND transcript_id = $3 AND first_message = $4
+    SELECT g.first_message, g.message_count, g.end_bytes, g.raw_size, g.codec, g.digest,
+        CASE WHEN g.first_message + g.message_count IS DISTINCT FROM $5 THEN g.payload END AS payload, g.checksum,
+        before.ends AS start, before.digest AS start_digest, before.end_bytes AS start_bytes
+    FROM (
+        SELECT * FROM transcript_segments AS x
+        WHERE x.bucket = $1 AND x.tenant_id = $2 AND x.transcript_id = $3 AND x.first_message <= $4
+        ORDER BY x.first_message DESC LIMIT 1
+    ) AS g
+    LEFT JOIN LATERAL (
+        SELECT y.first_message + y.message_count AS ends, y.digest, y.end_bytes FROM transcript_segments AS y
+        WHERE y.bucket = $1 AND y.tenant_id = $2 AND y.transcript_id = $3 AND y.first_message < g.first_message
+        ORDER BY y.first_message DESC LIMIT 1
+    ) AS before ON true
 """
 
 
@@ -114,17 +126,17 @@ class Transcripts:
         link = owner_of(chain, count)
         if link is None or count == link.low:
             return (link.low_digest, link.low_bytes) if link else (digests.start(self._secret), 0)
-        marks = await self._fetch(MARKS, *self._scope, link.transcript_id, count, 2)
-        if marks and marks[0]["first_message"] + marks[0]["message_count"] == count:
-            return marks[0]["digest"], marks[0]["end_bytes"]
-        first = marks[0]["first_message"] if marks else link.low
-        digest, size = (
-            (marks[1]["digest"], marks[1]["end_bytes"]) if len(marks) > 1 else (link.low_digest, link.low_bytes)
-        )
-        messages = await self._messages(link, first)
-        if len(messages) < count - first:
-            raise CorruptData(f"messages from {first} are damaged or missing")
-        run = Run.after(self._secret, first, digest, size, messages[: count - first])
+        rows = await self._fetch(SEGMENT, *self._scope, link.transcript_id, count - 1, count)
+        if rows and rows[0]["payload"] is None:
+            return rows[0]["digest"], rows[0]["end_bytes"]
+        first = rows[0]["first_message"] if rows else link.low
+        messages = _messages(rows)
+        start = (link.low, link.low_digest, link.low_bytes)
+        if rows and rows[0]["start"] is not None:
+            start = (rows[0]["start"], rows[0]["start_digest"], rows[0]["start_bytes"])
+        if len(messages) < count - first or start[0] != first:
+            raise CorruptData(f"messages up to {count} are damaged or missing")
+        run = Run.after(self._secret, *start, messages[: count - first])
         return run.digest(count), run.size(count)
 
     async def _common(self, run: Run, tail: Tail) -> tuple[Owner, int]:
@@ -141,37 +153,42 @@ class Transcripts:
         """How many messages are common, when all before link.low are."""
         high = bound = min(link.high, run.end)
         step = FIRST_STEP
-        parting: asyncpg.Record | None = None
+        parting = False
         while marks := await self._fetch(MARKS, *self._scope, link.transcript_id, bound, step):
             for mark in marks:
                 end = mark["first_message"] + mark["message_count"]
                 if end <= high and run.digest(end) == mark["digest"]:
                     return await self._compare(link, parting, run, end)
-                parting = mark
+                parting = True
             bound, step = marks[-1]["first_message"], step * 2
         return await self._compare(link, parting, run, link.low)
 
-    async def _compare(self, link: Link, parting: asyncpg.Record | None, run: Run, common: int) -> int:
-        """Adds to `common` the equal messages at the beginning of the segment where the histories part."""
-        if parting is None or parting["first_message"] != common:
-            return common
+    async def _compare(self, link: Link, parting: bool, run: Run, common: int) -> int:
+        """Adds to `common` the equal messages at the beginning of the segment where the histories part.
+
+        That segment may hold common messages, too: it may have been packed since it was looked at.
+        """
         high = min(link.high, run.end)
-        for stored in await self._messages(link, common):
+        if not parting or common >= high:
+            return common
+        rows = await self._fetch(SEGMENT, *self._scope, link.transcript_id, common, None)
+        first = rows[0]["first_message"] if rows else common
+        for stored in _messages(rows)[common - first :]:
             if common >= high or run.messages[common - run.first] != stored:
                 break
             common += 1
         return common
 
-    async def _messages(self, link: Link, first: int) -> list[bytes]:
-        """A segment's messages; none if it is damaged: then nothing is shared with it."""
-        rows = await self._fetch(SEGMENT, *self._scope, link.transcript_id, first)
-        try:
-            first, count, end_bytes, raw_size, codec, digest, payload, checksum = rows[0]
-            if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
-                return []
-            return list(fragments.split(compression.unpack(codec, raw_size, payload)))
-        except (IndexError, compression.Damaged, fragments.MalformedFragment):
+
+def _messages(rows: Sequence[asyncpg.Record]) -> list[bytes]:
+    """The messages of a segment, if one was found; none if it is damaged: then nothing is shared with it."""
+    try:
+        first, count, end_bytes, raw_size, codec, digest, payload, checksum, *_ = rows[0]
+        if checksums.of_segment(first, count, end_bytes, raw_size, codec, digest, payload) != checksum:
             return []
+        return list(fragments.split(compression.unpack(codec, raw_size, payload)))
+    except (IndexError, compression.Damaged, fragments.MalformedFragment):
+        return []
 
 
 def owner_of(chain: Sequence[Link], count: int) -> Link | None:

@@ -24,6 +24,29 @@ class Observer(Protocol):
         """Damaged data was found."""
 
 
+class PackingObserver(Protocol):
+    """Hears of packing. Implementations must not raise."""
+
+    def packed(self, messages: int, segments: int, bytes_before: int, bytes_after: int, seconds: float) -> None:
+        """So many segments, with so many messages, were replaced by one.
+
+        bytes: of their payloads, as they are stored. seconds: what the transaction took.
+        """
+
+    def packing_found_damage(self) -> None:
+        """A damaged segment was left as it is."""
+
+
+class SilentPackingObserver:
+    """Ignores everything."""
+
+    def packed(self, messages: int, segments: int, bytes_before: int, bytes_after: int, seconds: float) -> None:
+        """Nothing."""
+
+    def packing_found_damage(self) -> None:
+        """Nothing."""
+
+
 class SilentObserver:
     """Ignores everything."""
 

@@ -35,6 +35,11 @@ class Metrics:
         self._corruptions = self._counter("corruptions_total", "Times that damaged data was found.")
         self._flush_saves = self._histogram("flush_saves", "Saves committed together.", _SAVES)
         self._flush_seconds = self._histogram("flush_seconds", "Duration of a commit, in seconds.", SECONDS)
+        self._collected = self._counter("collected_rows_total", "Rows removed that nothing needed, by table.", "table")
+        self._collect_seconds = self._histogram("collect_seconds", "Duration of a step of the collector.", SECONDS)
+        self._trimmed = self._counter("trimmed_events_total", "Events removed that were older than the log is kept.")
+        self._trim_seconds = self._histogram("trim_seconds", "Duration of a step of trimming the log.", SECONDS)
+        self._log_age = self._gauge("event_log_age_seconds", "Age of the oldest event that is kept.")
 
     def error(self, reason: str) -> None:
         """Count an error of that reason."""
@@ -58,6 +63,23 @@ class Metrics:
     def corrupted(self) -> None:
         """Count damaged data found."""
         self._corruptions.inc()
+
+    def collected(self, table: str, rows: int) -> None:
+        """Count rows of a table that were removed."""
+        self._collected.labels(table).inc(rows)
+
+    def collecting(self, seconds: float) -> None:
+        """Note the duration of a step of the collector."""
+        self._collect_seconds.observe(seconds)
+
+    def trimmed(self, events: int, seconds: float) -> None:
+        """Count events that were trimmed, and note how long that took."""
+        self._trimmed.inc(events)
+        self._trim_seconds.observe(seconds)
+
+    def log_reaches_back(self, seconds: float) -> None:
+        """Note the age of the oldest event that is kept."""
+        self._log_age.set(seconds)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"session_service_{name}", text, labels, registry=self.registry)

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import structlog
@@ -24,6 +25,8 @@ from session_service.housekeeping import Housekeeping
 from session_service.metrics import Metrics
 from session_service.ops.heartbeat import Heartbeat
 from session_service.ops.http import OpsServer
+from session_service.postgres.collector import Collector
+from session_service.postgres.event_trimmer import EventTrimmer
 from session_service.postgres.pool import Database
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.postgres.write_batcher import WriteBatcher
@@ -113,7 +116,10 @@ class Server:
 
     def _housekeeping(self, database: Database) -> Housekeeping:
         """Put the chores together."""
-        return Housekeeping((), self._settings.housekeeping_budget)
+        settings, metrics = self._settings, self._metrics
+        collector = Collector(database, timedelta(seconds=settings.collect_after), metrics)
+        trimmer = EventTrimmer(database, timedelta(seconds=settings.event_retention), metrics)
+        return Housekeeping((collector, trimmer), settings.housekeeping_budget)
 
     def _build(self, manager: SessionManager) -> grpc.aio.Server:
         """Put servicers and layers together."""

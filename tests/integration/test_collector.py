@@ -30,6 +30,10 @@ LOCKS_WAITED_FOR = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objsubid = 2 AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+SUSPECT_ALL = """
+    INSERT INTO suspect_values (bucket, tenant_id, agent_id, digest, session_id)
+    SELECT bucket, tenant_id, agent_id, digest, 0 FROM state_values
+"""
 # Whoever inserts a revision waits until (1, 1) is free.
 SLOW_SAVES = """
     CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS
@@ -244,17 +248,22 @@ async def test_a_purge_of_a_long_session_is_refused_like_any_other(bench: Bench,
     await bench.owner.execute("UPDATE sessions SET head_revision = 1; UPDATE revisions SET revision = 1")
 
 
-async def searching(collecting: Collector) -> str:
-    """Let the collector come to where it has read everything, and has not ended its search."""
+async def searched(bench: Bench, collecting: Collector) -> None:
+    """Save a value, purge it, and let the collector come to where it has read everything and has not ended yet.
+
+    What is saved to the session "t" now, the search does not meet: it has read "u", which comes after it.
+    """
+    await bench.save("t", "x")
+    await bench.save("u", "x")
+    await bench.save("s", "abc", BIG)
+    await bench.purge("s")
     await collecting.step()  # it begins
     await collecting.step()  # it reads
-    return "searching"
+    assert await bench.count("suspect_values") == 1
 
 
 async def test_a_save_that_names_a_suspect_before_the_search_ends_keeps_it(bench: Bench, collecting: Collector) -> None:
-    await bench.save("s", "abc", BIG)
-    await bench.purge("s")
-    await searching(collecting)
+    await searched(bench, collecting)
     await bench.save("t", "x", BIG)
     await finish(collecting)
     assert await bench.state("t") == ("x", BIG)
@@ -264,10 +273,7 @@ async def test_a_save_that_names_a_suspect_before_the_search_ends_keeps_it(bench
 async def test_a_delta_that_shares_what_was_named_during_the_search_finds_it(
     bench: Bench, collecting: Collector
 ) -> None:
-    await bench.save("t", "x")
-    await bench.save("s", "abc", BIG)
-    await bench.purge("s")
-    await searching(collecting)
+    await searched(bench, collecting)
     await bench.save("t", "", content=delta(1, ["y"], values=BIG))
     # Names it by its digest alone, after a head that is remembered.
     await bench.save("t", "", content=delta(2, ["z"]))
@@ -327,26 +333,25 @@ async def test_a_save_waits_for_the_end_of_a_search(bench: Bench, collecting: Co
 
 
 async def test_a_search_that_another_ended_ends_in_nothing(bench: Bench, collecting: Collector) -> None:
-    await bench.save("s", "abc", BIG)
-    await bench.purge("s")
-    await searching(collecting)
+    await searched(bench, collecting)
     await collect_all(bench.url)
-    # The very value again: stored anew, and a suspect anew.
-    await bench.save("t", "x", BIG)
-    await bench.purge("t")
-    await bench.save("u", "y")
+    assert await bench.count("state_values") == 0
+    # The very value again: stored anew where the search has been, and a suspect anew.
+    await bench.save("v", "x", BIG)
+    await bench.purge("v")
+    await bench.save("t", "xy", BIG)
+    await bench.owner.execute(SUSPECT_ALL)
     before = await bench.owner.fetch("SELECT * FROM suspect_values")
-    await bench.owner.execute("UPDATE collection_state SET holder = NULL, held_until = '-infinity'")
+    assert len(before) == 1
     assert collecting._under_way is not None
-    await collecting._go_on(collecting._under_way)
+    while collecting._under_way:
+        await collecting._go_on(collecting._under_way)
     assert await bench.owner.fetch("SELECT * FROM suspect_values") == before
     assert await bench.count("state_values") == 1
 
 
 async def test_two_collectors_do_not_do_the_same(bench: Bench, collecting: Collector) -> None:
-    await bench.save("s", "abc", BIG)
-    await bench.purge("s")
-    await searching(collecting)
+    await searched(bench, collecting)
     async with collector(bench.url) as other:
         assert not await other.step()
         # The first one is gone.

@@ -61,6 +61,11 @@ class Settings:
     """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))
     """Seconds without a save after which a session's messages are packed into fewer rows: 0 (at once) to 2592000."""
+    collect_after: int = _setting(86_400, values.whole_number(3600, 31_536_000))
+    """Seconds that messages without a revision are kept, as a broken upload leaves them: 3600 to 31536000.
+    Must be longer than any upload takes."""
+    event_retention: int = _setting(604_800, values.whole_number(86_400, 315_360_000))
+    """Seconds that events are kept: 86400 (a day, for which a request_id is good) to 315360000."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))
     """Seconds that calls in flight get to finish after SIGTERM: 0 to 3600."""
     event_loop: str = _setting("auto", values.one_of("auto", "uvloop", "asyncio"))

@@ -45,6 +45,11 @@ class Metrics:
             "packing_seconds", "Duration of the transactions that replace segments, in seconds.", SECONDS
         )
         self._packing_damage = self._counter("packing_damaged_total", "Damaged segments that packing left as they are.")
+        self._collected = self._counter("collected_rows_total", "Rows removed that nothing needed, by table.", "table")
+        self._collect_seconds = self._histogram("collect_seconds", "Duration of a step of the collector.", SECONDS)
+        self._trimmed = self._counter("trimmed_events_total", "Events removed that were older than the log is kept.")
+        self._trim_seconds = self._histogram("trim_seconds", "Duration of a step of trimming the log.", SECONDS)
+        self._log_age = self._gauge("event_log_age_seconds", "Age of the oldest event that is kept.")
 
     def error(self, reason: str) -> None:
         """Count an error of that reason."""
@@ -80,6 +85,23 @@ class Metrics:
     def packing_found_damage(self) -> None:
         """Count a damaged segment found."""
         self._packing_damage.inc()
+
+    def collected(self, table: str, rows: int) -> None:
+        """Count rows of a table that were removed."""
+        self._collected.labels(table).inc(rows)
+
+    def collecting(self, seconds: float) -> None:
+        """Note the duration of a step of the collector."""
+        self._collect_seconds.observe(seconds)
+
+    def trimmed(self, events: int, seconds: float) -> None:
+        """Count events that were trimmed, and note how long that took."""
+        self._trimmed.inc(events)
+        self._trim_seconds.observe(seconds)
+
+    def log_reaches_back(self, seconds: float) -> None:
+        """Note the age of the oldest event that is kept."""
+        self._log_age.set(seconds)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"session_service_{name}", text, labels, registry=self.registry)

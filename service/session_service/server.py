@@ -5,6 +5,7 @@ import contextlib
 import gc
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import structlog
@@ -25,6 +26,8 @@ from session_service.metrics import Metrics
 from session_service.ops.heartbeat import Heartbeat
 from session_service.ops.http import OpsServer
 from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.collector import Collector
+from session_service.postgres.event_trimmer import EventTrimmer
 from session_service.postgres.packer import Packer
 from session_service.postgres.pool import Database
 from session_service.postgres.session_store import PostgresSessionStore
@@ -115,8 +118,12 @@ class Server:
 
     def _housekeeping(self, database: Database) -> Housekeeping:
         """Put the chores together."""
-        settings = self._settings
-        chores = (Packer(database, Rests(settings.pack_after), self._metrics),)
+        settings, metrics = self._settings, self._metrics
+        chores = (
+            Packer(database, Rests(settings.pack_after), metrics),
+            Collector(database, timedelta(seconds=settings.collect_after), metrics),
+            EventTrimmer(database, timedelta(seconds=settings.event_retention), metrics),
+        )
         return Housekeeping(chores, settings.housekeeping_budget)
 
     def _build(self, manager: SessionManager) -> grpc.aio.Server:

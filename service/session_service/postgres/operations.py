@@ -29,7 +29,7 @@ class SaveStatus(IntEnum):
 
 
 class ChangeStatus(IntEnum):
-    """What change_sessions_v1 and purge_session_v1 say of an item."""
+    """What change_sessions_v1 and purge_session_v2 say of an item."""
 
     DONE = 0
     REPLAYED = 1

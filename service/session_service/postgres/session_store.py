@@ -42,7 +42,7 @@ RESTORE_ATTEMPTS = 3
 """Reads of a session that is purged and made again between its read and its event."""
 
 TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
-PURGE = "SELECT * FROM purge_session_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+PURGE = "SELECT * FROM purge_session_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class PostgresSessionStore:
@@ -189,7 +189,7 @@ class PostgresSessionStore:
         async with self._waits.turn(arguments[0]), self._waits.place():
             row = await self._database.fetchrow(PURGE, *arguments)
         if row is None:
-            raise RuntimeError("purge_session_v1 returned nothing")
+            raise RuntimeError("purge_session_v2 returned nothing")
         status = ChangeStatus(row["status"])
         if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
             raise change_refusal(status, row, key, change)

@@ -23,6 +23,18 @@ class Observer(Protocol):
     def corrupted(self) -> None:
         """Damaged data was found."""
 
+    def collected(self, table: str, rows: int) -> None:
+        """Rows of a table were removed that nothing needed; perhaps none."""
+
+    def collecting(self, seconds: float) -> None:
+        """The collector worked for so long."""
+
+    def trimmed(self, events: int, seconds: float) -> None:
+        """Old events were removed, perhaps none, which took so long."""
+
+    def log_reaches_back(self, seconds: float) -> None:
+        """The oldest event that is kept is so old; 0: there is none."""
+
 
 class PackingObserver(Protocol):
     """Hears of packing. Implementations must not raise."""
@@ -60,4 +72,16 @@ class SilentObserver:
         """Nothing."""
 
     def corrupted(self) -> None:
+        """Nothing."""
+
+    def collected(self, table: str, rows: int) -> None:
+        """Nothing."""
+
+    def collecting(self, seconds: float) -> None:
+        """Nothing."""
+
+    def trimmed(self, events: int, seconds: float) -> None:
+        """Nothing."""
+
+    def log_reaches_back(self, seconds: float) -> None:
         """Nothing."""

@@ -62,6 +62,11 @@ class Call:
         """Whether this is a health check or reflection."""
         return self.known and _parts(self.method)[2]
 
+    def names(self, message: Any) -> None:
+        """Note whom a request message names, unless one before has."""
+        self.agent_id = self.agent_id or getattr(message, "agent_id", "")
+        self.session_name = self.session_name or getattr(message, "session_name", "")
+
     def seconds(self) -> float:
         """Time since the call began."""
         return time.monotonic() - self.started

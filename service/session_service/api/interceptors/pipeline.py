@@ -120,7 +120,10 @@ async def _write(context: Context, data: bytes) -> None:
 
 async def _decoded_stream(codec: MessageCodec, call: Call, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for data in raw:
-        yield codec.decode(call, data)
+        message = codec.decode(call, data)
+        del data  # what one message of a large upload takes is not kept while the next one is waited for
+        yield message
+        del message
 
 
 class _MessageContext:

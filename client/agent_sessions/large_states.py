@@ -1,12 +1,15 @@
 """States larger than one message: sent and fetched piece by piece."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_sessions.connection import Connection, Method
-from agent_sessions.errors import MessageTooLarge
+import grpc
+
+from agent_sessions.connection import Connection
+from agent_sessions.errors import MessageTooLarge, Unavailable
 from agent_sessions.retry import with_retries
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
@@ -69,13 +72,10 @@ class LargeStates:
         """
         seconds = self._connection.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        method: Method[messages.UploadSessionResponse] = self._connection.channel.stream_unary(
-            _UPLOAD, response_deserializer=messages.UploadSessionResponse.FromString
-        )
         while True:
             try:
                 return await with_retries(
-                    lambda left: self._connection.attempt(method, self._requests(header, history), left),
+                    lambda left: self._connection.attempt(self._send, self._requests(header, history), left),
                     timeout=max(0.0, deadline - time.monotonic()),
                     policy=self._connection.retry,
                 )
@@ -95,6 +95,30 @@ class LargeStates:
             return downloaded
 
         return await self._connection.call(fetch, request, timeout)
+
+    async def _send(self, requests: Iterator[bytes], **options: Any) -> messages.UploadSessionResponse:
+        """Send the requests over one stream, the first one alone until the server has taken it."""
+        call: Any = self._connection.channel.stream_unary(
+            _UPLOAD, response_deserializer=messages.UploadSessionResponse.FromString
+        )(**options)
+        try:
+            await call.write(next(requests))
+            # A status that came while a request is written would be taken for a broken connection.
+            await call.initial_metadata()
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # the call has ended, and tells why
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            raise Unavailable("the connection broke while the state was sent") from failure
+        except BaseException:
+            call.cancel()
+            raise
+        answer: messages.UploadSessionResponse = await call
+        return answer
 
     def _requests(self, header: bytes, history: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join((_HEADER, varint(len(header)), header))

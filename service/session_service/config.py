@@ -55,7 +55,7 @@ class Settings:
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
     max_state_bytes: int = _setting(1 << 30, values.whole_number(1024, 1 << 40))
     """Largest state that can be uploaded, in bytes: 1024 to 1099511627776."""
-    transfer_memory: int = _setting(128 * 1024 * 1024, values.whole_number(1024 * 1024, 1 << 40))
+    transfer_memory: int = _setting(256 * 1024 * 1024, values.whole_number(1024 * 1024, 1 << 40))
     """Bytes of memory for all uploads and downloads together: 1048576 to 1099511627776. What finds no room waits."""
     transfer_idle_timeout: float = _setting(30.0, values.seconds(0.1, 3600))
     """Seconds that an upload waits for its caller to send, a download for its caller to read: 0.1 to 3600."""

@@ -382,6 +382,9 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     breaks, there is no revision. Messages that the head begins with are recognised
     while they arrive and not stored again.
 
+    When the server has taken the header, it sends its initial metadata; a caller
+    that waits for it before it sends more learns of a refusal that comes as early.
+
     A retry sends all of it again; request_id has one scope with SaveSession's, so
     an upload repeats a SaveSession of the same state, and the other way round.
     Conditions (expected_revision and the like) are judged when everything has
@@ -601,6 +604,9 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         does with a snapshot, all or nothing: before the half-close, and if the stream
         breaks, there is no revision. Messages that the head begins with are recognised
         while they arrive and not stored again.
+
+        When the server has taken the header, it sends its initial metadata; a caller
+        that waits for it before it sends more learns of a refusal that comes as early.
 
         A retry sends all of it again; request_id has one scope with SaveSession's, so
         an upload repeats a SaveSession of the same state, and the other way round.

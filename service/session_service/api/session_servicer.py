@@ -70,12 +70,15 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.UploadSessionResponse:
         """Store a revision that comes in pieces."""
         tenant, caller = await self._caller()
+        call = current_call.get()
         async with self._transfers.begin():
             stream = UploadStream(request_iterator, self._transfers, self._max_messages)
             header = await stream.header()
-            current_call.get().names(header)
+            call.names(header)
             save = stream.begin(convert.save(header, tenant, caller, self._max_messages))
             del header
+            await context.send_initial_metadata(())
+            call.is_read_to_its_end = True
             async with aclosing(stream.batches()) as batches:
                 done = await self._manager.upload(save, batches)
             return convert.saved(done, pb.UploadSessionResponse())

@@ -17,13 +17,16 @@ from session_service.sessions.uploads import UPLOAD_SECONDS
 PATIENCE = 5.0
 """Seconds to wait for a share of the memory, before the caller is told to come again."""
 
+WINDOW = 6 << 20
+"""Bytes of a stream that gRPC takes in, or keeps, before they are asked for; measured."""
+
 _Result = TypeVar("_Result")
 
 
 class TransferLimits(NamedTuple):
     """The settings."""
 
-    memory_bytes: int = 128 << 20
+    memory_bytes: int = 256 << 20
     """For all uploads and downloads together."""
     message_bytes: int = 4 << 20
     """The largest message of a stream."""
@@ -36,8 +39,8 @@ class TransferLimits(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Bytes for one of them: a message, and a segment before and after it is compressed."""
-        return min(self.message_bytes + 2 * SEGMENT_BYTES, self.memory_bytes)
+        """Bytes for one of them: a message as bytes and parsed, a segment as it is and compressed, and the window."""
+        return min(2 * self.message_bytes + 2 * SEGMENT_BYTES + WINDOW, self.memory_bytes)
 
 
 class Transfers:

@@ -39,6 +39,9 @@ class Call:
     response_bytes: int = 0
     messages_received: int = 0
     messages_sent: int = 0
+    is_read_to_its_end: bool = False
+    """Whether a stream of requests is read to its end before a refusal is told: the caller goes on sending, and some
+    gRPC libraries (Python's asyncio one) take a status that comes while they write for a broken connection."""
     code: StatusCode = StatusCode.UNKNOWN
     """How it ended; UNKNOWN until then."""
     reason: str = ""

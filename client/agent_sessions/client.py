@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Mapping
 from functools import cache
@@ -11,11 +12,13 @@ from typing import Literal, Self
 import grpc
 
 from agent_sessions.connection import ChannelOptions, Connection, Metadata
+from agent_sessions.errors import MessageTooLarge, StateTooLarge
+from agent_sessions.large_states import Downloaded, LargeStates, is_large
 from agent_sessions.pages import Page, Pager
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.retry import RetryPolicy
-from agent_sessions.saver import Saver
+from agent_sessions.saver import SaveAnswer, Saver
 from agent_sessions.session import Session
 from agent_sessions.state import State, StateCodec
 from agent_sessions.v1 import session_pb2 as pb
@@ -82,6 +85,7 @@ class SessionClient:
             channel_options=channel_options,
         )
         self._saver = Saver(self._connection, stream=stream)
+        self._large = LargeStates(self._connection)
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is connected before the first call."""
@@ -158,7 +162,7 @@ class SessionClient:
             metadata=metadata,
             self_contained=self_contained,
         )
-        answer = await self._saver.save(request.SerializeToString(), request.request_id, timeout)
+        answer = await self._save(request, self._deadline(timeout))
         return SavedRevision(answer.session, answer.revision, answer.replayed)
 
     async def restore(
@@ -187,7 +191,12 @@ class SessionClient:
             client_id=self.client_id,
         )
         _set_target(request, revision, checkpoint_id)
-        answer = await self._connection.call(self._connection.stub.RestoreSession, request, timeout)
+        deadline = self._deadline(timeout)
+        answer: messages.RestoreSessionResponse | Downloaded
+        try:
+            answer = await self._connection.call(self._connection.stub.RestoreSession, request, timeout)
+        except StateTooLarge:
+            answer = await self._large.download(_download(request), _left(deadline))
         return RestoredRevision(answer.session, answer.revision, answer.state, self.codec)
 
     async def get_session(self, agent_id: str, session_name: str, *, timeout: float | None = None) -> pb.Session:
@@ -214,7 +223,12 @@ class SessionClient:
             agent_id=agent_id, session_name=session_name, view=_VIEWS[view], message_limit=message_limit
         )
         _set_target(request, revision, checkpoint_id)
-        answer = await self._connection.call(self._connection.stub.GetRevision, request, timeout)
+        deadline = self._deadline(timeout)
+        answer: messages.GetRevisionResponse | Downloaded
+        try:
+            answer = await self._connection.call(self._connection.stub.GetRevision, request, timeout)
+        except StateTooLarge:
+            answer = await self._large.download(_download(request), _left(deadline))
         state = answer.state if view == "full" else None
         return StoredRevision(answer.session, answer.revision, state, self.codec)
 
@@ -324,13 +338,50 @@ class SessionClient:
         )
         return (await self._connection.call(self._connection.stub.UndeleteSession, request, timeout)).session
 
+    async def _save(self, request: messages.SaveSessionRequest, deadline: float) -> SaveAnswer:
+        """Send a snapshot as one request or, if that is too large, as an upload. Uses it up."""
+        history = request.snapshot.message_history
+        data = request.SerializeToString()
+        if not is_large(len(data), len(history)):
+            try:
+                return await self._saver.save(data, request.request_id, _left(deadline))
+            except MessageTooLarge as error:  # this server's limit is lower than usual
+                if error.limit is None or not history:
+                    raise
+        del data
+        encoded = [message.SerializeToString(deterministic=True) for message in history]
+        request.snapshot.ClearField("message_history")
+        return await self._saver.upload(request.SerializeToString(), encoded, request.request_id, deadline)
+
+    def _deadline(self, timeout: float | None) -> float:
+        return time.monotonic() + (self._connection.timeout if timeout is None else timeout)
+
 
 def _request_id(given: str | None) -> str:
     return new_request_id() if given is None else given
 
 
-def _set_target(
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _download(
     request: messages.RestoreSessionRequest | messages.GetRevisionRequest,
+) -> messages.DownloadSessionRequest:
+    """Return the request for the same state in pieces, recorded or not as by that one."""
+    download = messages.DownloadSessionRequest(
+        agent_id=request.agent_id, session_name=request.session_name, message_limit=request.message_limit
+    )
+    if isinstance(request, messages.RestoreSessionRequest):
+        download.request_id, download.client_id = request.request_id, request.client_id
+    else:
+        download.read_only = True
+    _set_target(download, request.revision or None, request.checkpoint_id)
+    return download
+
+
+def _set_target(
+    request: messages.RestoreSessionRequest | messages.GetRevisionRequest | messages.DownloadSessionRequest,
     revision: int | None,
     checkpoint_id: str,
 ) -> None:

@@ -2,19 +2,20 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from agent_sessions.errors import ClientClosed
 from agent_sessions.retry import RetryPolicy, with_retries
 from agent_sessions.status import error_from_rpc
 from agent_sessions.v1 import session_service_pb2_grpc as rpc
 
-_Request = TypeVar("_Request", bound=Message | bytes)
-_Response = TypeVar("_Response", bound=Message)
+_Response = TypeVar("_Response")
+
+Method = Callable[..., Awaitable[_Response]]
+"""A call of gRPC's, or what is called like one: takes a request, or an iterator of many, timeout and metadata."""
 
 ChannelOptions = Sequence[tuple[str, Any]]
 Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
@@ -86,8 +87,8 @@ class Connection:
 
     async def call(
         self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
+        method: Method[_Response],
+        request: object,
         timeout: float | None,
     ) -> _Response:
         """Send the same request until it is answered; see `with_retries` for what is raised.
@@ -101,9 +102,7 @@ class Connection:
             policy=self.retry,
         )
 
-    async def attempt(
-        self, method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request, left: float
-    ) -> _Response:
+    async def attempt(self, method: Method[_Response], request: object, left: float) -> _Response:
         """Send a request once; it may take `left` seconds (inf: no bound)."""
         if self._closed:
             raise ClientClosed("this client was closed during the call")

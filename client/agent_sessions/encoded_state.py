@@ -105,11 +105,15 @@ class EncodedState:
 
     def as_snapshot(self) -> list[bytes]:
         """Encode it as an AgentState without agent_id, in pieces."""
-        pieces = [self.rest, self.small.in_snapshot]
+        pieces = self.without_messages()
         for message in self.messages:
             pieces += (_MESSAGE_HISTORY, varint(len(message)), message)
-        pieces += [embedded(_VALUES, _entry(name, value)) for name, value in self.values.items()]
         return pieces
+
+    def without_messages(self) -> list[bytes]:
+        """Encode the rest, likewise."""
+        values = [embedded(_VALUES, _entry(name, value)) for name, value in self.values.items()]
+        return [self.rest, self.small.in_snapshot, *values]
 
     def change_to(self, later: "EncodedState") -> Change | None:
         """Return what leads to `later`; None: only a snapshot does."""

@@ -22,11 +22,14 @@
     │   │   ├── RevisionMismatch            .current_revision, .expected_revision
     │   │   └── Serialization
     │   ├── ResourceExhausted
-    │   │   └── MessageTooLarge             .limit, .actual
+    │   │   ├── MessageTooLarge             .limit, .actual
+    │   │   ├── StateTooLarge               .limit, .actual
+    │   │   └── TooManyTransfers
     │   ├── Unavailable
     │   │   ├── DatabaseUnavailable
     │   │   └── ShuttingDown
     │   ├── DeadlineExceeded                .last_error; a TimeoutError, too
+    │   │   └── TransferStalled
     │   ├── DataLoss
     │   │   └── CorruptData                 .revision
     │   ├── Unimplemented
@@ -222,7 +225,7 @@ class ResourceExhausted(SessionServiceError):
 
 
 class MessageTooLarge(ResourceExhausted):
-    """The request is larger than the server takes."""
+    """The request is larger than the server takes. Of a large state: its values, or one of its messages."""
 
     @property
     def limit(self) -> int | None:
@@ -233,6 +236,24 @@ class MessageTooLarge(ResourceExhausted):
     def actual(self) -> int | None:
         """The request's size in bytes; None when the server did not tell."""
         return self._number("actual")
+
+
+class StateTooLarge(ResourceExhausted):
+    """The state is larger than the server keeps. One that it does not return at once is fetched in pieces instead."""
+
+    @property
+    def limit(self) -> int | None:
+        """The limit in bytes; None when the server did not tell."""
+        return self._number("limit")
+
+    @property
+    def actual(self) -> int | None:
+        """The size in bytes, as far as it was seen; None when the server did not tell."""
+        return self._number("actual")
+
+
+class TooManyTransfers(ResourceExhausted):
+    """The server has too many large states on their way. Raised only after retries did not help."""
 
 
 class Unavailable(SessionServiceError):
@@ -260,6 +281,10 @@ class DeadlineExceeded(SessionServiceError, TimeoutError):
         if self.last_error is None:
             return self.message
         return f"{self.message}; before that, {self.last_error.code.name}: {self.last_error}"
+
+
+class TransferStalled(DeadlineExceeded):
+    """The server ended the sending or fetching of a large state, because this side paused, or took, for too long."""
 
 
 class DataLoss(SessionServiceError):

@@ -1,17 +1,24 @@
 """How a save reaches the server: in a frame of the stream where that works, else by a call of its own."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_sessions.connection import Connection
-from agent_sessions.errors import SessionServiceError
+from agent_sessions.errors import SessionServiceError, Unimplemented
+from agent_sessions.large_states import LargeStates
 from agent_sessions.retry import Retries
 from agent_sessions.stream import SaveStream, StreamRefused
+from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
+from agent_sessions.wire import bytes_tag, embedded
 
 if TYPE_CHECKING:
     import grpc
 
+SaveAnswer = messages.SaveSessionResponse | messages.UploadSessionResponse
+_SNAPSHOT = bytes_tag(messages.SaveSessionRequest.SNAPSHOT_FIELD_NUMBER)
+_MESSAGE_HISTORY = bytes_tag(pb.AgentState.MESSAGE_HISTORY_FIELD_NUMBER)
 _METHOD = "/agent_sessions.v1.SessionService/SaveSession"
 
 
@@ -25,6 +32,7 @@ class Saver:
 
     def __init__(self, connection: Connection, *, stream: bool) -> None:
         self._connection = connection
+        self._large = LargeStates(connection)
         self._stream = SaveStream(connection.metadata) if stream else None
         self._unary: grpc.aio.UnaryUnaryMultiCallable[bytes, messages.SaveSessionResponse] | None = None
 
@@ -52,6 +60,17 @@ class Saver:
             except SessionServiceError as error:
                 retries = retries or Retries(started, seconds, connection.retry)
                 left = await retries.wait_after(error)
+
+    async def upload(self, header: bytes, history: Sequence[bytes], request_id: str, deadline: float) -> SaveAnswer:
+        """Send a state that is too large for one request; see `LargeStates.upload`."""
+        try:
+            return await self._large.upload(header, history, max(0.0, deadline - time.monotonic()))
+        except Unimplemented:
+            # A server without uploads may take large requests; else it says how large. Two snapshots in a request
+            # are one with the fields of both.
+            run = b"".join(embedded(_MESSAGE_HISTORY, message) for message in history)
+            request = header + embedded(_SNAPSHOT, run)
+            return await self.save(request, request_id, max(0.0, deadline - time.monotonic()))
 
     async def close(self) -> None:
         """End the stream after its last answer. May be called twice."""

@@ -8,9 +8,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent_sessions.encoded_state import Change, EncodedState, SmallFields
-from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, DeadlineExceeded
+from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, DeadlineExceeded, MessageTooLarge
+from agent_sessions.large_states import is_large
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
+from agent_sessions.saver import SaveAnswer, Saver
 from agent_sessions.state import State
 from agent_sessions.turn import Turn
 from agent_sessions.v1 import session_pb2 as pb
@@ -19,7 +21,6 @@ from agent_sessions.wire import bytes_tag, integer, number_tag, varint
 
 if TYPE_CHECKING:
     from agent_sessions.client import SessionClient
-    from agent_sessions.saver import Saver
 
 _Result = TypeVar("_Result")
 _Request = messages.SaveSessionRequest
@@ -67,7 +68,7 @@ class Session:
     def __init__(
         self,
         client: "SessionClient",
-        saver: "Saver",
+        saver: Saver,
         agent_id: str,
         session_name: str,
         *,
@@ -242,32 +243,46 @@ class Session:
         notes: bytes,
         deadline: float,
         expected: int | None = None,
-    ) -> messages.SaveSessionResponse:
-        """Send a delta; if its base is gone, the whole state (None: put together here)."""
-        delta = change.as_delta(self.revision, self._etag)
-        data, request_id = self._request(_DELTA, delta, notes, expected)
-        try:
-            return await self._saver.save(data, request_id, _left(deadline))
-        except BaseRevisionNotFound:
-            return await self._send_snapshot(whole or self._state.changed(change), notes, deadline)
+    ) -> SaveAnswer:
+        """Send a delta; if its base is gone, or it is too large, the whole state (None: put together here)."""
+        request_id = new_request_id()
+        data = self._request(request_id, _DELTA, change.as_delta(self.revision, self._etag), notes, expected)
+        if not is_large(len(data), len(change.appended)):
+            try:
+                return await self._saver.save(data, request_id, _left(deadline))
+            except BaseRevisionNotFound:
+                expected = None
+            except MessageTooLarge as error:  # this server's limit is lower than usual
+                if error.limit is None:
+                    raise
+        return await self._send_snapshot(whole or self._state.changed(change), notes, deadline, expected)
 
-    async def _send_snapshot(self, state: EncodedState, notes: bytes, deadline: float) -> messages.SaveSessionResponse:
-        data, request_id = self._request(_SNAPSHOT, state.as_snapshot(), notes)
-        return await self._saver.save(data, request_id, _left(deadline))
+    async def _send_snapshot(
+        self, state: EncodedState, notes: bytes, deadline: float, expected: int | None = None
+    ) -> SaveAnswer:
+        request_id = new_request_id()
+        data = self._request(request_id, _SNAPSHOT, state.as_snapshot(), notes, expected)
+        if not is_large(len(data), len(state.messages)):
+            try:
+                return await self._saver.save(data, request_id, _left(deadline))
+            except MessageTooLarge as error:
+                if error.limit is None or not state.messages:
+                    raise
+        header = self._request(request_id, _SNAPSHOT, state.without_messages(), notes, expected)
+        return await self._saver.upload(header, state.messages, request_id, deadline)
 
     def _request(
-        self, tag: bytes, content: list[bytes], notes: bytes, expected: int | None = None
-    ) -> tuple[bytes, str]:
-        """Put a SaveSessionRequest together; return its request_id, too."""
-        request_id = new_request_id()
+        self, request_id: str, tag: bytes, content: list[bytes], notes: bytes, expected: int | None = None
+    ) -> bytes:
+        """Put a SaveSessionRequest together."""
         if self._exclusive:
             expected = self._head
         length = varint(sum(map(len, content)))
         expectation = b"" if expected is None else integer(_EXPECTED_REVISION, expected)
         parts = (self._names, _REQUEST_ID, request_id.encode(), tag, length, *content, notes, expectation)
-        return b"".join(parts), request_id
+        return b"".join(parts)
 
-    def _acknowledged(self, answer: messages.SaveSessionResponse) -> SavedRevision:
+    def _acknowledged(self, answer: SaveAnswer) -> SavedRevision:
         revision = answer.revision
         self.revision = self._head = revision.revision
         self._etag = revision.etag

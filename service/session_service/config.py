@@ -57,6 +57,14 @@ class Settings:
     """Largest request message in bytes: 1024 to 268435456."""
     max_messages: int = _setting(20_000, values.whole_number(1, 10_000_000))
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""
+    max_state_bytes: int = _setting(1 << 30, values.whole_number(1024, 1 << 40))
+    """Largest state that can be uploaded, in bytes: 1024 to 1099511627776."""
+    transfer_memory: int = _setting(256 * 1024 * 1024, values.whole_number(1024 * 1024, 1 << 40))
+    """Bytes of memory for all uploads and downloads together: 1048576 to 1099511627776. What finds no room waits."""
+    transfer_idle_timeout: float = _setting(30.0, values.seconds(0.1, 3600))
+    """Seconds that an upload waits for its caller to send, a download for its caller to read: 0.1 to 3600."""
+    transfer_timeout: float = _setting(3600.0, values.seconds(1, 86400))
+    """Seconds that one upload or download may take: 1 to 86400. What broken uploads leave is kept as long."""
     housekeeping_budget: float = _setting(6.0, values.seconds(0, 60))
     """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))

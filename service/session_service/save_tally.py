@@ -27,7 +27,7 @@ class SaveTally(Collector):
         """Give the sums as metrics."""
         saves = CounterMetricFamily(
             "session_service_saves",
-            "Revisions stored, by what was sent (kind: snapshot, delta) and where its messages went (placement).",
+            "Revisions stored, by what was sent (kind: snapshot, delta, upload) and how it was placed (placement).",
             labels=("kind", "placement"),
         )
         for labels, count in [*self._saves.items()]:

@@ -17,6 +17,7 @@ from session_service.addresses import Address
 from session_service.api.interceptors import layers, observation
 from session_service.api.interceptors.pipeline import Pipeline
 from session_service.api.session_servicer import SessionServicer
+from session_service.api.transfers import TransferLimits, Transfers
 from session_service.build_info import version
 from session_service.config import Settings
 from session_service.database_source import StartupError, database_url
@@ -76,7 +77,7 @@ class Server:
             batcher = WriteBatcher(database, self._metrics)
             await batcher.start()
             stack.push_async_callback(batcher.close)
-            server = self._build(SessionManager(PostgresSessionStore(database, batcher, self._metrics)))
+            server = self._build(SessionManager(self._store(database, batcher)))
             address = self._bind(server)
             await server.start()
             stack.push_async_callback(self._drain, server)
@@ -116,6 +117,16 @@ class Server:
             statement_timeout=settings.statement_timeout,
         )
 
+    def _store(self, database: Database, batcher: WriteBatcher) -> PostgresSessionStore:
+        return PostgresSessionStore(
+            database,
+            batcher,
+            self._metrics,
+            # What a request can save, a restore can read.
+            max_read_bytes=self._settings.max_request_bytes,
+            upload_seconds=self._settings.transfer_timeout,
+        )
+
     def _housekeeping(self, database: Database) -> Housekeeping:
         """Put the chores together."""
         settings, metrics = self._settings, self._metrics
@@ -145,11 +156,23 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ),
         )
-        self._servicer = SessionServicer(manager, self._settings.max_messages, self._metrics.error)
+        self._servicer = SessionServicer(
+            manager, self._settings.max_messages, self._metrics.error, Transfers(self._transfer_limits())
+        )
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
         reflection.enable_server_reflection(_service_names(), server)
         return server
+
+    def _transfer_limits(self) -> TransferLimits:
+        settings = self._settings
+        return TransferLimits(
+            memory_bytes=settings.transfer_memory,
+            message_bytes=settings.max_request_bytes,
+            state_bytes=settings.max_state_bytes,
+            idle_seconds=settings.transfer_idle_timeout,
+            seconds=settings.transfer_timeout,
+        )
 
     def _bind(self, server: grpc.aio.Server) -> Address:
         address = Address.parse(self._settings.listen)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -24,6 +24,7 @@ from session_service.sessions.model import (
     Change,
     Content,
     Delta,
+    Download,
     Restored,
     Revision,
     RevisionQuery,
@@ -87,6 +88,18 @@ class MemoryStore:
             if save.server_named:
                 self._named[(*name[:2], save.request_id)] = name
         return self._store(kept, save, content, now)
+
+    async def begin_upload(self, save: Save) -> "_MemoryUpload":
+        return _MemoryUpload(self)
+
+    async def download(
+        self, change: Change, target: Target, message_limit: int, now: datetime, *, recorded: bool
+    ) -> Download:
+        if recorded:
+            found = await self.restore(change, target, message_limit, now)
+        else:
+            found = await self.get_revision(change.key, target, with_state=True, message_limit=message_limit)
+        return Download(found.session, found.revision, found.state or b"", _nothing_more())
 
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         kept = self._find(change.key)
@@ -273,6 +286,26 @@ class MemoryStore:
     def _expect(self, expected: int | None, head: int) -> None:
         if expected is not None and expected != head:
             raise RevisionMismatch("", {"current_revision": str(head)})
+
+
+class _MemoryUpload:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._messages: list[bytes] = []
+
+    async def add(self, messages: Sequence[bytes]) -> None:
+        self._messages += messages
+
+    async def finish(self, save: Save, now: datetime) -> Saved:
+        assert isinstance(save.content, Content)
+        content = save.content._replace(messages=self._messages)
+        return await self._store.save(save._replace(content=content), now)
+
+
+async def _nothing_more() -> AsyncGenerator[bytes, None]:
+    none: tuple[bytes, ...] = ()
+    for part in none:
+        yield part
 
 
 def _state(content: Content, first: int) -> bytes:

@@ -25,7 +25,7 @@ INSERT INTO tenants (name, digest_secret, create_time) VALUES ($1, $2, now())
 
 @asynccontextmanager
 async def postgres_store(
-    database_url: str, *, flushing: bool = True
+    database_url: str, *, flushing: bool = True, **settings: Any
 ) -> AsyncIterator[tuple[PostgresSessionStore, Tenant]]:
     """A store with a tenant that nobody used before; flushing: False leaves it to the test to start its batcher."""
     name = f"tenant-{uuid.uuid4().hex}"
@@ -39,7 +39,7 @@ async def postgres_store(
     if flushing:
         await batcher.start()
     try:
-        store = PostgresSessionStore(database, batcher)
+        store = PostgresSessionStore(database, batcher, **settings)
         yield store, await store.tenant(name)
     finally:
         await batcher.close()

@@ -6,7 +6,7 @@ are restored; requests are repeated; sessions are deleted, undeleted and purged.
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -14,15 +14,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from session_service.postgres import downloads
+from session_service.sessions import transcript
 from session_service.sessions.model import (
     Change,
+    Content,
+    Restored,
     RevisionQuery,
     Save,
+    Saved,
     SessionKey,
     SessionOrder,
     SessionQuery,
     Target,
 )
+from session_service.sessions.store import SessionStore
 
 from tests.fixtures.figures import Tell
 from tests.model.memory_store import MemoryStore
@@ -147,6 +153,44 @@ class StoresAgree(RuleBasedStateMachine):
             )
         )
 
+    @rule(
+        agent=AGENTS,
+        name=NAMES,
+        kept=st.integers(0, 14),
+        added=st.lists(TEXTS, max_size=9),
+        batch=st.integers(1, 5),
+        values=VALUES,
+        expected=st.sampled_from([None, None, "right", "wrong"]),
+        checkpoint=st.sampled_from(["", "", "", "k1"]),
+        self_contained=st.sampled_from([False, False, False, True]),
+        repeated=st.booleans(),
+    )
+    def upload(self, agent, name, kept, added, batch, values, expected, checkpoint, self_contained, repeated):
+        texts = [*self._texts.get((agent, name), [])[:kept], *added]
+        head = self._head(agent, name)
+        save = Save(
+            tenant=self._tenant,
+            agent_id=agent,
+            session_name=name,
+            content=content(texts, values, provider=checkpoint),
+            actor="test",
+            expected_revision={None: None, "right": head, "wrong": head + 1}[expected],
+            request_id=uuid4(),
+            checkpoint_id=checkpoint,
+            self_contained=self_contained,
+        )
+        self._texts[agent, name] = texts
+        self._last_save = save
+        for _ in range(2 if repeated else 1):
+            self._same(lambda store: upload(store, save, batch, self._now))
+
+    @rule(agent=AGENTS, name=NAMES, revision=st.integers(0, 12), limit=st.integers(0, 6), recorded=st.booleans())
+    def download(self, agent, name, revision, limit, recorded):
+        change = self._new_change(agent, name)
+        target = Target(revision=revision or None)
+        for _ in range(2):
+            self._same(lambda store: download(store, change, target, limit, self._now, recorded))
+
     @rule(changed=st.booleans())
     def repeat_save(self, changed):
         if self._last_save is not None:
@@ -239,6 +283,32 @@ class StoresAgree(RuleBasedStateMachine):
 
     def _new_change(self, agent: str, name: str, expected: int | None = None) -> Change:
         return Change(SessionKey(self._tenant, agent, name), "test", uuid4(), expected_revision=expected)
+
+
+async def upload(store: SessionStore, save: Save, batch: int, now: datetime) -> Saved:
+    """Save by an upload in batches of so many messages."""
+    assert isinstance(save.content, Content)
+    messages, rest = save.content.messages, save._replace(content=save.content._replace(messages=()))
+    begun = await store.begin_upload(rest)
+    for first in range(0, len(messages), batch):
+        await begun.add(messages[first : first + batch])
+    return await begun.finish(rest, now)
+
+
+async def download(
+    store: SessionStore, change: Change, target: Target, limit: int, now: datetime, recorded: bool
+) -> Restored:
+    """Restore by a download."""
+    found = await store.download(change, target, limit, now, recorded=recorded)
+    async with aclosing(found.parts) as parts:
+        return Restored(found.session, found.revision, b"".join([found.state, *[part async for part in parts]]))
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few messages fill a segment, and a part of a download."""
+    monkeypatch.setattr(transcript, "SEGMENT_BYTES", 20)
+    monkeypatch.setattr(downloads, "PART_BYTES", 20)
 
 
 @pytest.mark.timeout(280)

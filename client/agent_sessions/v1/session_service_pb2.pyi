@@ -127,6 +127,39 @@ class SaveError(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
+class UploadSessionRequest(_message.Message):
+    __slots__ = ("header", "batch")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    header: SaveSessionRequest
+    batch: StateBatch
+    def __init__(self, header: _Optional[_Union[SaveSessionRequest, _Mapping]] = ..., batch: _Optional[_Union[StateBatch, _Mapping]] = ...) -> None: ...
+
+class UploadSessionResponse(_message.Message):
+    __slots__ = ("session", "revision", "replayed")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.Session
+    revision: _session_pb2.Revision
+    replayed: bool
+    def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., revision: _Optional[_Union[_session_pb2.Revision, _Mapping]] = ..., replayed: bool = ...) -> None: ...
+
+class StateBatch(_message.Message):
+    __slots__ = ("message_history", "values")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _session_pb2.Payload
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_session_pb2.Payload, _Mapping]] = ...) -> None: ...
+    MESSAGE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    message_history: _containers.RepeatedCompositeFieldContainer[_session_pb2.Message]
+    values: _containers.MessageMap[str, _session_pb2.Payload]
+    def __init__(self, message_history: _Optional[_Iterable[_Union[_session_pb2.Message, _Mapping]]] = ..., values: _Optional[_Mapping[str, _session_pb2.Payload]] = ...) -> None: ...
+
 class RestoreSessionRequest(_message.Message):
     __slots__ = ("agent_id", "session_name", "revision", "checkpoint_id", "message_limit", "request_id", "client_id")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +179,44 @@ class RestoreSessionRequest(_message.Message):
     def __init__(self, agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., revision: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., message_limit: _Optional[int] = ..., request_id: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
 
 class RestoreSessionResponse(_message.Message):
+    __slots__ = ("session", "revision", "state")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.Session
+    revision: _session_pb2.Revision
+    state: _session_pb2.AgentState
+    def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., revision: _Optional[_Union[_session_pb2.Revision, _Mapping]] = ..., state: _Optional[_Union[_session_pb2.AgentState, _Mapping]] = ...) -> None: ...
+
+class DownloadSessionRequest(_message.Message):
+    __slots__ = ("agent_id", "session_name", "revision", "checkpoint_id", "message_limit", "request_id", "client_id", "read_only")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    session_name: str
+    revision: int
+    checkpoint_id: str
+    message_limit: int
+    request_id: str
+    client_id: str
+    read_only: bool
+    def __init__(self, agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., revision: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., message_limit: _Optional[int] = ..., request_id: _Optional[str] = ..., client_id: _Optional[str] = ..., read_only: bool = ...) -> None: ...
+
+class DownloadSessionResponse(_message.Message):
+    __slots__ = ("header", "batch")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    header: DownloadHeader
+    batch: StateBatch
+    def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., batch: _Optional[_Union[StateBatch, _Mapping]] = ...) -> None: ...
+
+class DownloadHeader(_message.Message):
     __slots__ = ("session", "revision", "state")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]

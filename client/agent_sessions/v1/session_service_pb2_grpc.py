@@ -52,10 +52,12 @@ class SessionServiceStub(object):
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
-    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE (metadata limit and actual)
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
+    actual), TOO_MANY_TRANSFERS (with
+    google.rpc.RetryInfo: try again)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
-    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
     DATA_LOSS           CORRUPT_DATA (metadata revision)
     UNIMPLEMENTED       METHOD_NOT_FOUND
     INTERNAL            INTERNAL
@@ -89,10 +91,20 @@ class SessionServiceStub(object):
                 request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsRequest.SerializeToString,
                 response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsResponse.FromString,
                 _registered_method=True)
+        self.UploadSession = channel.stream_unary(
+                '/agent_sessions.v1.SessionService/UploadSession',
+                request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionRequest.SerializeToString,
+                response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionResponse.FromString,
+                _registered_method=True)
         self.RestoreSession = channel.unary_unary(
                 '/agent_sessions.v1.SessionService/RestoreSession',
                 request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
                 response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
+                _registered_method=True)
+        self.DownloadSession = channel.unary_stream(
+                '/agent_sessions.v1.SessionService/DownloadSession',
+                request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionRequest.SerializeToString,
+                response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionResponse.FromString,
                 _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/agent_sessions.v1.SessionService/GetSession',
@@ -153,10 +165,12 @@ class SessionServiceServicer(object):
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
-    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE (metadata limit and actual)
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
+    actual), TOO_MANY_TRANSFERS (with
+    google.rpc.RetryInfo: try again)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
-    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
     DATA_LOSS           CORRUPT_DATA (metadata revision)
     UNIMPLEMENTED       METHOD_NOT_FOUND
     INTERNAL            INTERNAL
@@ -208,12 +222,59 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadSession(self, request_iterator, context):
+        """UploadSession stores a revision whose state is larger than one message: a
+        header, then batches of messages, and a half-close. It does what SaveSession
+        does with a snapshot, all or nothing: before the half-close, and if the stream
+        breaks, there is no revision. Messages that the head begins with are recognised
+        while they arrive and not stored again.
+
+        When the server has taken the header, it sends its initial metadata; a caller
+        that waits for it before it sends more learns of a refusal that comes as early.
+
+        A retry sends all of it again; request_id has one scope with SaveSession's, so
+        an upload repeats a SaveSession of the same state, and the other way round.
+        Conditions (expected_revision and the like) are judged when everything has
+        arrived.
+
+        Limits, all server settings: each message of the stream as a request of
+        SaveSession (4 MiB, 20,000 messages), so the header with all values must fit
+        one; the state as a whole 1 GiB (RESOURCE_EXHAUSTED, reason STATE_TOO_LARGE).
+        All uploads and downloads of a server share a budget of memory: one that finds
+        no room waits a few seconds, then it is RESOURCE_EXHAUSTED, reason
+        TOO_MANY_TRANSFERS. A caller that sends nothing for 30 s, or takes over an
+        hour, gets DEADLINE_EXCEEDED, reason TRANSFER_STALLED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RestoreSession(self, request, context):
         """RestoreSession returns the state at the head, or at a revision, and records
         that the session was restored (a RESTORED event, and last_restore_time).
+        What has more bytes than a request may have (4 MiB) is RESOURCE_EXHAUSTED,
+        reason STATE_TOO_LARGE, and nothing is recorded: use DownloadSession, or a
+        message_limit.
         A soft-deleted session is FAILED_PRECONDITION, reason SESSION_DELETED.
         Damaged data is DATA_LOSS for the revisions that need the damaged row and
         for no other; a save with self_contained heals the head.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadSession(self, request, context):
+        """DownloadSession returns a state of any size: a header with everything but the
+        messages and the large values, then batches, which together are what
+        RestoreSession would return. Each message of the stream is small enough for a
+        stock client, if all saves of the session were.
+
+        It records that the session was restored as RestoreSession does, when the
+        download begins, and takes the same request_id; with read_only it records
+        nothing, as GetRevision does. Damage is noticed when the row is met: the stream
+        then ends with DATA_LOSS. A stream that has ended well was complete. If the
+        session is purged meanwhile, it ends with NOT_FOUND. A caller that does not
+        read for 30 s, or takes over an hour, is cut off (reason TRANSFER_STALLED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,7 +289,8 @@ class SessionServiceServicer(object):
 
     def GetRevision(self, request, context):
         """GetRevision returns a revision without recording anything: its description,
-        or with view FULL its state too. Works for soft-deleted sessions.
+        or with view FULL its state too. Works for soft-deleted sessions. A state is
+        bounded as by RestoreSession; DownloadSession with read_only returns larger ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -284,10 +346,20 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsRequest.FromString,
                     response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.SaveSessionsResponse.SerializeToString,
             ),
+            'UploadSession': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadSession,
+                    request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionRequest.FromString,
+                    response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionResponse.SerializeToString,
+            ),
             'RestoreSession': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreSession,
                     request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionRequest.FromString,
                     response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionResponse.SerializeToString,
+            ),
+            'DownloadSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadSession,
+                    request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionRequest.FromString,
+                    response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -354,10 +426,12 @@ class SessionService(object):
     google.rpc.PreconditionFailure)
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
-    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE (metadata limit and actual)
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
+    actual), TOO_MANY_TRANSFERS (with
+    google.rpc.RetryInfo: try again)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
-    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+    DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
     DATA_LOSS           CORRUPT_DATA (metadata revision)
     UNIMPLEMENTED       METHOD_NOT_FOUND
     INTERNAL            INTERNAL
@@ -430,6 +504,33 @@ class SessionService(object):
             _registered_method=True)
 
     @staticmethod
+    def UploadSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/agent_sessions.v1.SessionService/UploadSession',
+            agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionRequest.SerializeToString,
+            agent__sessions_dot_v1_dot_session__service__pb2.UploadSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RestoreSession(request,
             target,
             options=(),
@@ -446,6 +547,33 @@ class SessionService(object):
             '/agent_sessions.v1.SessionService/RestoreSession',
             agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
             agent__sessions_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agent_sessions.v1.SessionService/DownloadSession',
+            agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionRequest.SerializeToString,
+            agent__sessions_dot_v1_dot_session__service__pb2.DownloadSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ _SessionServiceSaveSessionsType = typing_extensions.TypeVar(
     ],
 )
 
+_SessionServiceUploadSessionType = typing_extensions.TypeVar(
+    '_SessionServiceUploadSessionType',
+    grpc.StreamUnaryMultiCallable[
+        agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+        agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+    ],
+    grpc.aio.StreamUnaryMultiCallable[
+        agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+        agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+    ],
+    default=grpc.StreamUnaryMultiCallable[
+        agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+        agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+    ],
+)
+
 _SessionServiceRestoreSessionType = typing_extensions.TypeVar(
     '_SessionServiceRestoreSessionType',
     grpc.UnaryUnaryMultiCallable[
@@ -70,6 +86,22 @@ _SessionServiceRestoreSessionType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
         agent_sessions.v1.session_service_pb2.RestoreSessionResponse,
+    ],
+)
+
+_SessionServiceDownloadSessionType = typing_extensions.TypeVar(
+    '_SessionServiceDownloadSessionType',
+    grpc.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+        agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+        agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+        agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
     ],
 )
 
@@ -169,7 +201,7 @@ _SessionServiceUndeleteSessionType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceSaveSessionsType, _SessionServiceRestoreSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType]):
+class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceSaveSessionsType, _SessionServiceUploadSessionType, _SessionServiceRestoreSessionType, _SessionServiceDownloadSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType]):
     """SessionService keeps the conversations of AI agents.
 
     Scope. Every request names an agent by agent_id (1 to 255 characters) and
@@ -196,10 +228,12 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
                           google.rpc.PreconditionFailure)
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
-      RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE (metadata limit and actual)
+      RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
+                          actual), TOO_MANY_TRANSFERS (with
+                          google.rpc.RetryInfo: try again)
       UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
                           google.rpc.RetryInfo: try again)
-      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
       DATA_LOSS           CORRUPT_DATA (metadata revision)
       UNIMPLEMENTED       METHOD_NOT_FOUND
       INTERNAL            INTERNAL
@@ -227,9 +261,17 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
             agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
             agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
         ],
+        grpc.StreamUnaryMultiCallable[
+            agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+            agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
             agent_sessions.v1.session_service_pb2.RestoreSessionResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+            agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.GetSessionRequest,
@@ -267,9 +309,17 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
             agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
             agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
         ],
+        grpc.aio.StreamUnaryMultiCallable[
+            agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+            agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
             agent_sessions.v1.session_service_pb2.RestoreSessionResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+            agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.GetSessionRequest,
@@ -325,12 +375,53 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     hand, so a caller that sends faster than they are stored is slowed down.
     """
 
+    UploadSession: _SessionServiceUploadSessionType
+    """UploadSession stores a revision whose state is larger than one message: a
+    header, then batches of messages, and a half-close. It does what SaveSession
+    does with a snapshot, all or nothing: before the half-close, and if the stream
+    breaks, there is no revision. Messages that the head begins with are recognised
+    while they arrive and not stored again.
+
+    When the server has taken the header, it sends its initial metadata; a caller
+    that waits for it before it sends more learns of a refusal that comes as early.
+
+    A retry sends all of it again; request_id has one scope with SaveSession's, so
+    an upload repeats a SaveSession of the same state, and the other way round.
+    Conditions (expected_revision and the like) are judged when everything has
+    arrived.
+
+    Limits, all server settings: each message of the stream as a request of
+    SaveSession (4 MiB, 20,000 messages), so the header with all values must fit
+    one; the state as a whole 1 GiB (RESOURCE_EXHAUSTED, reason STATE_TOO_LARGE).
+    All uploads and downloads of a server share a budget of memory: one that finds
+    no room waits a few seconds, then it is RESOURCE_EXHAUSTED, reason
+    TOO_MANY_TRANSFERS. A caller that sends nothing for 30 s, or takes over an
+    hour, gets DEADLINE_EXCEEDED, reason TRANSFER_STALLED.
+    """
+
     RestoreSession: _SessionServiceRestoreSessionType
     """RestoreSession returns the state at the head, or at a revision, and records
     that the session was restored (a RESTORED event, and last_restore_time).
+    What has more bytes than a request may have (4 MiB) is RESOURCE_EXHAUSTED,
+    reason STATE_TOO_LARGE, and nothing is recorded: use DownloadSession, or a
+    message_limit.
     A soft-deleted session is FAILED_PRECONDITION, reason SESSION_DELETED.
     Damaged data is DATA_LOSS for the revisions that need the damaged row and
     for no other; a save with self_contained heals the head.
+    """
+
+    DownloadSession: _SessionServiceDownloadSessionType
+    """DownloadSession returns a state of any size: a header with everything but the
+    messages and the large values, then batches, which together are what
+    RestoreSession would return. Each message of the stream is small enough for a
+    stock client, if all saves of the session were.
+
+    It records that the session was restored as RestoreSession does, when the
+    download begins, and takes the same request_id; with read_only it records
+    nothing, as GetRevision does. Damage is noticed when the row is met: the stream
+    then ends with DATA_LOSS. A stream that has ended well was complete. If the
+    session is purged meanwhile, it ends with NOT_FOUND. A caller that does not
+    read for 30 s, or takes over an hour, is cut off (reason TRANSFER_STALLED).
     """
 
     GetSession: _SessionServiceGetSessionType
@@ -338,7 +429,8 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
 
     GetRevision: _SessionServiceGetRevisionType
     """GetRevision returns a revision without recording anything: its description,
-    or with view FULL its state too. Works for soft-deleted sessions.
+    or with view FULL its state too. Works for soft-deleted sessions. A state is
+    bounded as by RestoreSession; DownloadSession with read_only returns larger ones.
     """
 
     ListSessions: _SessionServiceListSessionsType
@@ -375,9 +467,17 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
         agent_sessions.v1.session_service_pb2.SaveSessionsRequest,
         agent_sessions.v1.session_service_pb2.SaveSessionsResponse,
     ],
+    grpc.aio.StreamUnaryMultiCallable[
+        agent_sessions.v1.session_service_pb2.UploadSessionRequest,
+        agent_sessions.v1.session_service_pb2.UploadSessionResponse,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
         agent_sessions.v1.session_service_pb2.RestoreSessionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+        agent_sessions.v1.session_service_pb2.DownloadSessionResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.GetSessionRequest,
@@ -432,10 +532,12 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
                           google.rpc.PreconditionFailure)
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
-      RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE (metadata limit and actual)
+      RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
+                          actual), TOO_MANY_TRANSFERS (with
+                          google.rpc.RetryInfo: try again)
       UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
                           google.rpc.RetryInfo: try again)
-      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED
+      DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
       DATA_LOSS           CORRUPT_DATA (metadata revision)
       UNIMPLEMENTED       METHOD_NOT_FOUND
       INTERNAL            INTERNAL
@@ -492,6 +594,35 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def UploadSession(
+        self,
+        request_iterator: _MaybeAsyncIterator[agent_sessions.v1.session_service_pb2.UploadSessionRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[agent_sessions.v1.session_service_pb2.UploadSessionResponse, collections.abc.Awaitable[agent_sessions.v1.session_service_pb2.UploadSessionResponse]]:
+        """UploadSession stores a revision whose state is larger than one message: a
+        header, then batches of messages, and a half-close. It does what SaveSession
+        does with a snapshot, all or nothing: before the half-close, and if the stream
+        breaks, there is no revision. Messages that the head begins with are recognised
+        while they arrive and not stored again.
+
+        When the server has taken the header, it sends its initial metadata; a caller
+        that waits for it before it sends more learns of a refusal that comes as early.
+
+        A retry sends all of it again; request_id has one scope with SaveSession's, so
+        an upload repeats a SaveSession of the same state, and the other way round.
+        Conditions (expected_revision and the like) are judged when everything has
+        arrived.
+
+        Limits, all server settings: each message of the stream as a request of
+        SaveSession (4 MiB, 20,000 messages), so the header with all values must fit
+        one; the state as a whole 1 GiB (RESOURCE_EXHAUSTED, reason STATE_TOO_LARGE).
+        All uploads and downloads of a server share a budget of memory: one that finds
+        no room waits a few seconds, then it is RESOURCE_EXHAUSTED, reason
+        TOO_MANY_TRANSFERS. A caller that sends nothing for 30 s, or takes over an
+        hour, gets DEADLINE_EXCEEDED, reason TRANSFER_STALLED.
+        """
+
+    @abc.abstractmethod
     def RestoreSession(
         self,
         request: agent_sessions.v1.session_service_pb2.RestoreSessionRequest,
@@ -499,9 +630,31 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[agent_sessions.v1.session_service_pb2.RestoreSessionResponse, collections.abc.Awaitable[agent_sessions.v1.session_service_pb2.RestoreSessionResponse]]:
         """RestoreSession returns the state at the head, or at a revision, and records
         that the session was restored (a RESTORED event, and last_restore_time).
+        What has more bytes than a request may have (4 MiB) is RESOURCE_EXHAUSTED,
+        reason STATE_TOO_LARGE, and nothing is recorded: use DownloadSession, or a
+        message_limit.
         A soft-deleted session is FAILED_PRECONDITION, reason SESSION_DELETED.
         Damaged data is DATA_LOSS for the revisions that need the damaged row and
         for no other; a save with self_contained heals the head.
+        """
+
+    @abc.abstractmethod
+    def DownloadSession(
+        self,
+        request: agent_sessions.v1.session_service_pb2.DownloadSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[agent_sessions.v1.session_service_pb2.DownloadSessionResponse], collections.abc.AsyncIterator[agent_sessions.v1.session_service_pb2.DownloadSessionResponse]]:
+        """DownloadSession returns a state of any size: a header with everything but the
+        messages and the large values, then batches, which together are what
+        RestoreSession would return. Each message of the stream is small enough for a
+        stock client, if all saves of the session were.
+
+        It records that the session was restored as RestoreSession does, when the
+        download begins, and takes the same request_id; with read_only it records
+        nothing, as GetRevision does. Damage is noticed when the row is met: the stream
+        then ends with DATA_LOSS. A stream that has ended well was complete. If the
+        session is purged meanwhile, it ends with NOT_FOUND. A caller that does not
+        read for 30 s, or takes over an hour, is cut off (reason TRANSFER_STALLED).
         """
 
     @abc.abstractmethod
@@ -519,7 +672,8 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agent_sessions.v1.session_service_pb2.GetRevisionResponse, collections.abc.Awaitable[agent_sessions.v1.session_service_pb2.GetRevisionResponse]]:
         """GetRevision returns a revision without recording anything: its description,
-        or with view FULL its state too. Works for soft-deleted sessions.
+        or with view FULL its state too. Works for soft-deleted sessions. A state is
+        bounded as by RestoreSession; DownloadSession with read_only returns larger ones.
         """
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """Between protobuf messages and the domain's values; checks what comes in."""
 
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from agent_sessions.v1 import session_pb2, session_service_pb2
 
@@ -27,10 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Change = (
     session_service_pb2.RestoreSessionRequest
+    | session_service_pb2.DownloadSessionRequest
     | session_service_pb2.DeleteSessionRequest
     | session_service_pb2.UndeleteSessionRequest
 )
-_Targeted = session_service_pb2.RestoreSessionRequest | session_service_pb2.GetRevisionRequest
+_Restore = session_service_pb2.RestoreSessionRequest | session_service_pb2.DownloadSessionRequest
+_Targeted = _Restore | session_service_pb2.GetRevisionRequest
+_SaveAnswer = TypeVar("_SaveAnswer", session_service_pb2.SaveSessionResponse, session_service_pb2.UploadSessionResponse)
 _Named = _Change | _Targeted | session_service_pb2.GetSessionRequest | session_service_pb2.ListRevisionsRequest
 
 
@@ -80,7 +84,7 @@ def key(request: _Named, tenant: Tenant) -> SessionKey:
 def change(request: _Change, tenant: Tenant, caller: Principal) -> Change:
     """A restore, delete or undelete."""
     expected: int | None = None
-    if not isinstance(request, session_service_pb2.RestoreSessionRequest) and request.HasField("expected_revision"):
+    if not isinstance(request, _Restore) and request.HasField("expected_revision"):
         expected = fields.at_least("expected_revision", request.expected_revision, 1)
     return Change(
         key=key(request, tenant),
@@ -130,7 +134,7 @@ def revision_query(request: session_service_pb2.ListRevisionsRequest, tenant: Te
     )
 
 
-def saved(done: Saved, answer: session_service_pb2.SaveSessionResponse) -> session_service_pb2.SaveSessionResponse:
+def saved(done: Saved, answer: _SaveAnswer) -> _SaveAnswer:
     """Fills in the answer to a save, where it is: one made elsewhere would be copied by way of its bytes."""
     _fill_session(answer.session, done.session)
     _fill_revision(answer.revision, done.revision)

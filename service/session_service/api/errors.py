@@ -53,9 +53,12 @@ TABLE: Mapping[type[Exception], tuple[StatusCode, str]] = {
     errors.RevisionMismatch: (StatusCode.ABORTED, "REVISION_MISMATCH"),
     errors.Contention: (StatusCode.ABORTED, "SERIALIZATION"),
     errors.MessageTooLarge: (StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE"),
+    errors.StateTooLarge: (StatusCode.RESOURCE_EXHAUSTED, "STATE_TOO_LARGE"),
+    errors.TooManyTransfers: (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_TRANSFERS"),
     errors.DatabaseUnavailable: (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     errors.ShuttingDown: (StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
     DeadlineExceeded: (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    errors.TransferStalled: (StatusCode.DEADLINE_EXCEEDED, "TRANSFER_STALLED"),
     errors.CorruptData: (StatusCode.DATA_LOSS, "CORRUPT_DATA"),
     MethodNotFound: (StatusCode.UNIMPLEMENTED, "METHOD_NOT_FOUND"),
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from agent_sessions.v1 import session_service_pb2 as pb
@@ -10,6 +11,8 @@ from agent_sessions.v1.session_service_pb2_grpc import SessionServiceServicer
 from session_service.api import convert, fields, pagination, states
 from session_service.api.interceptors.call import current_call
 from session_service.api.save_stream import SaveStream
+from session_service.api.transfers import Transfers
+from session_service.api.upload_stream import UploadStream
 from session_service.auth.principal import Principal
 from session_service.sessions.manager import SessionManager
 from session_service.sessions.model import Save, Tenant
@@ -17,7 +20,7 @@ from session_service.sessions.model import Save, Tenant
 REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
 
 Context = Any
-"""grpc.aio.ServicerContext; no RPC here needs it."""
+"""grpc.aio.ServicerContext, as the interceptors make it: write() takes messages, and bytes in wire form."""
 
 Encoded = Any
 """An answer, perhaps in wire form already; the generated base class knows messages only."""
@@ -31,10 +34,12 @@ class SessionServicer(SessionServiceServicer):
         manager: SessionManager,
         max_messages: int = 20_000,
         on_error: Callable[[str], None] = lambda _: None,
+        transfers: Transfers | None = None,
     ) -> None:
         self._manager = manager
         self._max_messages = max_messages
         self._on_error = on_error
+        self._transfers = transfers or Transfers()
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -60,6 +65,24 @@ class SessionServicer(SessionServiceServicer):
         async for frame in saves.answers(request_iterator):
             yield frame
 
+    async def UploadSession(
+        self, request_iterator: AsyncIterator[pb.UploadSessionRequest], context: Context
+    ) -> pb.UploadSessionResponse:
+        """Store a revision that comes in pieces."""
+        tenant, caller = await self._caller()
+        call = current_call.get()
+        async with self._transfers.begin():
+            stream = UploadStream(request_iterator, self._transfers, self._max_messages)
+            header = await stream.header()
+            call.names(header)
+            save = stream.begin(convert.save(header, tenant, caller, self._max_messages))
+            del header
+            await context.send_initial_metadata(())
+            call.is_read_to_its_end = True
+            async with aclosing(stream.batches()) as batches:
+                done = await self._manager.upload(save, batches)
+            return convert.saved(done, pb.UploadSessionResponse())
+
     async def RestoreSession(self, request: pb.RestoreSessionRequest, context: Context) -> Encoded:
         """Return a state and record that it was restored."""
         tenant, caller = await self._caller()
@@ -70,6 +93,24 @@ class SessionServicer(SessionServiceServicer):
             session=convert.session(found.session), revision=convert.revision(found.revision)
         )
         return states.append_to(answer, found, request.agent_id)
+
+    async def DownloadSession(  # type: ignore[override]  # it writes by itself, to know when the caller does not read
+        self, request: pb.DownloadSessionRequest, context: Context
+    ) -> None:
+        """Return a state in pieces."""
+        tenant, caller = await self._caller()
+        change = convert.change(request, tenant, caller)
+        target, limit = convert.target(request), convert.message_limit(request)
+        async with self._transfers.begin():
+            found = await self._manager.download(change, target, limit, recorded=not request.read_only)
+            header = pb.DownloadHeader(
+                session=convert.session(found.session), revision=convert.revision(found.revision)
+            )
+            send = self._transfers.caller
+            await send(context.write(states.header_of(header, found.state, request.agent_id)))
+            async with aclosing(found.parts) as parts:
+                async for part in parts:
+                    await send(context.write(states.batch_of(part)))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         """Describe a session."""

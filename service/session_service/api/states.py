@@ -5,7 +5,13 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from agent_sessions.v1.session_pb2 import AgentState, AuthContext, LoopState, Message, Payload, Role, StateDelta
-from agent_sessions.v1.session_service_pb2 import GetRevisionResponse, RestoreSessionResponse
+from agent_sessions.v1.session_service_pb2 import (
+    DownloadHeader,
+    DownloadSessionResponse,
+    GetRevisionResponse,
+    RestoreSessionResponse,
+    StateBatch,
+)
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from session_service.api import fields
@@ -53,6 +59,15 @@ def take_apart(state: AgentState, agent_id: str, max_messages: int = DEFAULT_MAX
     return Content(messages, values, small, state.SerializeToString(deterministic=True))
 
 
+def take_batch(batch: StateBatch, first: int, max_messages: int = DEFAULT_MAX_MESSAGES) -> list[bytes]:
+    """The messages of a batch of an upload; `first`: how many came before. Raises: InvalidField."""
+    if batch.values:
+        raise InvalidField("batch.values", "an upload has all values in its header", len(batch.values))
+    if len(batch.message_history) > max_messages:
+        raise InvalidField("batch.message_history", f"at most {max_messages} in one batch", len(batch.message_history))
+    return _messages("snapshot.message_history", batch.message_history, max_messages, first)
+
+
 def take_delta_apart(delta: StateDelta, max_messages: int = DEFAULT_MAX_MESSAGES) -> Delta:
     """The content of a delta. Uses `delta` up.
 
@@ -81,9 +96,28 @@ def append_to(answer: RestoreSessionResponse | GetRevisionResponse, found: Resto
     The stored bytes are an AgentState already, and every row's checksum was
     looked at: a state of megabytes is neither parsed nor written anew.
     """
-    state, agent = found.state or b"", AgentState(agent_id=agent_id).SerializeToString()
-    head = fragments.varint(answer.STATE_FIELD_NUMBER << 3 | 2) + fragments.varint(len(state) + len(agent))
-    return b"".join((answer.SerializeToString(), head, state, agent))
+    return b"".join((answer.SerializeToString(), *_embedded(answer.STATE_FIELD_NUMBER, found.state or b"", agent_id)))
+
+
+def header_of(header: DownloadHeader, state: bytes, agent_id: str) -> bytes:
+    """The first message of a download in wire form; see append_to()."""
+    whole = b"".join((header.SerializeToString(), *_embedded(header.STATE_FIELD_NUMBER, state, agent_id)))
+    return _prefix(DownloadSessionResponse.HEADER_FIELD_NUMBER, len(whole)) + whole
+
+
+def batch_of(part: bytes) -> bytes:
+    """A further message of a download in wire form: a part of an AgentState is a StateBatch as it is."""
+    return _prefix(DownloadSessionResponse.BATCH_FIELD_NUMBER, len(part)) + part
+
+
+def _embedded(number: int, state: bytes, agent_id: str) -> tuple[bytes, bytes, bytes]:
+    agent = AgentState(agent_id=agent_id).SerializeToString()
+    return _prefix(number, len(state) + len(agent)), state, agent
+
+
+def _prefix(number: int, size: int) -> bytes:
+    """What comes before a message of so many bytes in a field of another one."""
+    return fragments.varint(number << 3 | 2) + fragments.varint(size)
 
 
 def _small(path: str, given: AgentState | StateDelta) -> bytes:
@@ -127,10 +161,10 @@ def _names(path: str, given: Sequence[str]) -> Sequence[str]:
     return [fields.name(f"{path}[{index}]", name) for index, name in enumerate(given)]
 
 
-def _messages(path: str, given: Sequence[Message], limit: int) -> list[bytes]:
+def _messages(path: str, given: Sequence[Message], limit: int, first: int = 0) -> list[bytes]:
     if len(given) > limit:  # before any of them is looked at
         raise InvalidField(path, f"at most {limit} messages in one save", len(given))
-    return [_message(path, index, message) for index, message in enumerate(given)]
+    return [_message(path, index, message) for index, message in enumerate(given, first)]
 
 
 def _message(path: str, index: int, message: Message) -> bytes:

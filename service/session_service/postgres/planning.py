@@ -10,12 +10,15 @@ from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.transcripts import Transcripts, owner_of
 from session_service.sessions import fragments, transcript
-from session_service.sessions.errors import InvalidField
+from session_service.sessions.errors import InvalidField, StateTooLarge
 from session_service.sessions.model import MAX_VALUES, Content, Delta, Target
 from session_service.sessions.transcript import Placed, Run
 
 MESSAGES_FIELD = 2
 """AgentState's message_history."""
+
+WRITTEN_OUT_BYTES = 64 << 20
+"""The largest state that is read and written anew for a delta: bounds memory, and the length of the transaction."""
 
 
 async def plan(prepared: Prepared, head: Head | None, fetch: Fetch) -> Planned:
@@ -58,6 +61,8 @@ async def _delta(prepared: Prepared, head: Head, base: Base, delta: Delta, fetch
     if count > base.message_count:
         raise InvalidField("delta.truncate_to", f"at most {base.message_count}, the messages of the base", count)
     if prepared.save.self_contained:
+        if base.message_bytes > WRITTEN_OUT_BYTES:
+            raise _too_large_to_heal(prepared, base)
         return await _written_out(prepared, head, base, delta, count, fetch)
     run, placed = await _placed(prepared, head, base, delta, count, fetch)
     if placed is None:
@@ -97,7 +102,9 @@ async def _placed(
         return run, transcript.whole(run) if count == 0 else None
     if not delta.appended and link.transcript_id == tail.transcript_id:
         return run, transcript.prefix(tail)
-    return run, None if transcript.too_deep(link.owner) else transcript.branch(link.owner, count, run)
+    # One more ancestor harms a large state less than writing it anew would.
+    is_too_deep = transcript.too_deep(link.owner) and base.message_bytes <= WRITTEN_OUT_BYTES
+    return run, None if is_too_deep else transcript.branch(link.owner, count, run)
 
 
 async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta, count: int, fetch: Fetch) -> Planned:
@@ -117,6 +124,14 @@ async def _written_out(prepared: Prepared, head: Head, base: Base, delta: Delta,
     inline, shared, rows = saving.sort_values(prepared.secret, values)
     parts = StateParts(base.parts.kept, inline, shared)
     return saving.put_together(prepared, head, transcript.whole(run), run, parts, rows)
+
+
+def _too_large_to_heal(prepared: Prepared, base: Base) -> StateTooLarge:
+    return StateTooLarge(
+        f"{prepared.key} revision {base.revision} has {base.message_bytes} bytes of messages; a self-contained delta "
+        f"writes at most {WRITTEN_OUT_BYTES} anew: upload the state with self_contained",
+        {"limit": str(WRITTEN_OUT_BYTES), "actual": str(base.message_bytes)},
+    )
 
 
 def _check_values(count: int) -> None:

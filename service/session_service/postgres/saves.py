@@ -1,7 +1,7 @@
 """The way of a save through the store: planned, flushed with others, and told."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -15,7 +15,7 @@ from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import SaveStatus, execute
 from session_service.postgres.outcomes import save_refusal
 from session_service.postgres.planning import plan
-from session_service.postgres.pool import Database
+from session_service.postgres.pool import Connection, Database
 from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
@@ -34,6 +34,9 @@ _Result = TypeVar("_Result")
 
 _SAVED = int(SaveStatus.SAVED)
 """Compared with at every save: enums are slow to look up and to compare."""
+
+InLock = Callable[[Connection, Prepared, Head | None], Awaitable[tuple[Planned, asyncpg.Record]]]
+"""Plans and carries out a save while the session's lock is held, after the head as it is then."""
 
 _NOT_THE_PLAN = (int(SaveStatus.STALE), int(SaveStatus.BUSY))
 """Nothing is wrong with the save, but it must be planned anew."""
@@ -68,6 +71,16 @@ class Saves:
             else:
                 begun.append(self._begin_usual(save, planned))
         return begun
+
+    async def save_uploaded(self, prepared: Prepared, conclude: InLock) -> Saved:
+        """Save what an upload has brought."""
+        with translated():
+            async with self._waits.turn(prepared.lock_keys[0]):
+                self._heads.forget(prepared.key)
+                planned, row = await self._carry_out_locked(prepared, conclude)
+                if row["status"] == _SAVED:
+                    return self._stored(prepared, planned, row, "upload")
+                return await self._not_stored(prepared, row)
 
     def forget(self, key: SessionKey) -> None:
         """Forget what is remembered of a session that was changed otherwise."""
@@ -141,23 +154,23 @@ class Saves:
         if row and row["status"] not in _NOT_THE_PLAN:
             return planned, row
         self._heads.forget(prepared.key)
+        return await self._carry_out_locked(prepared, _plan_and_execute)
+
+    async def _carry_out_locked(self, prepared: Prepared, carry_out: InLock) -> tuple[Planned, asyncpg.Record]:
+        """Plans while holding the session's lock, so that nobody can move the head in between."""
         try:
-            return await self._carry_out_locked(prepared)
+            return await self._carry_out_locked_once(prepared, carry_out)
         except Exception as error:
             if not is_connection_lost(error):
                 raise
             # Its outcome is not known, but the request_id keeps it from being stored twice.
-            return await self._carry_out_locked(prepared)
+            return await self._carry_out_locked_once(prepared, carry_out)
 
-    async def _carry_out_locked(self, prepared: Prepared) -> tuple[Planned, asyncpg.Record]:
-        """Plans while holding the session's lock, so that nobody can move the head in between."""
+    async def _carry_out_locked_once(self, prepared: Prepared, carry_out: InLock) -> tuple[Planned, asyncpg.Record]:
         async with self._waits.place(), self._database.connection() as connection, connection.transaction():
             for key in sorted(prepared.lock_keys):
                 await connection.execute(TAKE_LOCK, key)
-            head = await _read_head(connection.fetch, prepared)
-            planned = await plan(prepared, head, connection.fetch)
-            (row,) = await execute(connection, [planned.operation], wait=True)
-        return planned, row
+            return await carry_out(connection, prepared, await _read_head(connection.fetch, prepared))
 
     async def _not_stored(self, prepared: Prepared, row: asyncpg.Record) -> Saved:
         """Return what the request stored before, or raise why it was refused."""
@@ -174,14 +187,14 @@ class Saves:
             raise Contention(f"{key} was purged and made again meanwhile; try again")
         return Saved(session, found.revision, replayed=True)
 
-    def _stored(self, prepared: Prepared, planned: Planned, row: asyncpg.Record) -> Saved:
+    def _stored(self, prepared: Prepared, planned: Planned, row: asyncpg.Record, kind: str = "") -> Saved:
         """Remember the new head, tell the observer, and put the answer together."""
         revision = _revision(planned, row["uid"], prepared.save)
         head = planned.head(row["session_id"], row["uid"], row["head_transcript_id"], revision.etag)
         self._heads.put(prepared.key, head)
         operation = planned.operation
         self._observer.saved(
-            "delta" if isinstance(prepared.save.content, Delta) else "snapshot",
+            kind or ("delta" if isinstance(prepared.save.content, Delta) else "snapshot"),
             planned.placement,
             planned.new_messages,
             operation.row.size_bytes,
@@ -242,6 +255,14 @@ def _become(outcome: "asyncio.Future[_Result]", task: "asyncio.Task[_Result]") -
 
     task.add_done_callback(hand_over)
     outcome.add_done_callback(lambda _: task.cancel())
+
+
+async def _plan_and_execute(
+    connection: Connection, prepared: Prepared, head: Head | None
+) -> tuple[Planned, asyncpg.Record]:
+    planned = await plan(prepared, head, connection.fetch)
+    (row,) = await execute(connection, [planned.operation], wait=True)
+    return planned, row
 
 
 def _plan_usual(prepared: Prepared, head: Head | None) -> Planned | None:

@@ -17,7 +17,7 @@ from session_service.postgres.heads import RECENT, Base, Head, PackedState, Shar
 from session_service.postgres.operations import SaveOperation, SaveRest, SaveRow, SegmentRow, ValueRow
 from session_service.sessions import digests, placement, transcript
 from session_service.sessions.model import Content, Delta, Save, SessionKey
-from session_service.sessions.transcript import Placed, Run, Tail
+from session_service.sessions.transcript import Placed, Run, Segment, Tail
 
 BIG_VALUE = 1024
 """Bytes from which a value is stored once per agent and content, not with every revision."""
@@ -72,13 +72,19 @@ class Planned(NamedTuple):
         return Head(session_id, uid, revision, tail, base, self.recent)
 
 
-def prepare(save: Save, now: datetime) -> Prepared:
-    """Digests and fingerprints a save. save.request_id must be set."""
+def prepare(save: Save, now: datetime, uploaded: Run | None = None) -> Prepared:
+    """Digests and fingerprints a save. save.request_id must be set.
+
+    `uploaded`: the end of the messages, if they came piece by piece and not with the save; it then has the
+    fingerprint of one that came whole.
+    """
     if save.request_id is None:
         raise ValueError("a save without request_id cannot be repeated")
     key = SessionKey(save.tenant, save.agent_id, save.session_name)
     secret = save.tenant.digest_secret
-    run = Run.whole(secret, save.content.messages) if isinstance(save.content, Content) else None
+    run = uploaded
+    if run is None and isinstance(save.content, Content):
+        run = Run.whole(secret, save.content.messages)
     bucket, lock_keys = _place(key)
     if save.server_named:
         lock_keys += (placement.naming_lock_key(save.tenant, save.agent_id, save.request_id),)
@@ -99,7 +105,13 @@ def sort_values(
 
 
 def put_together(
-    prepared: Prepared, head: Head | None, placed: Placed, run: Run, parts: StateParts, values: Sequence[ValueRow]
+    prepared: Prepared,
+    head: Head | None,
+    placed: Placed,
+    run: Run,
+    parts: StateParts,
+    values: Sequence[ValueRow],
+    segments: Sequence[SegmentRow] | None = None,
 ) -> Planned:
     """The operation that stores a revision after `head`.
 
@@ -110,8 +122,11 @@ def put_together(
         run: messages of the new revision, up to its end.
         parts: all of its state but messages and what every save gives anew.
         values: big values to be written.
+        segments: those of `placed`, if they were made ready before.
     """
-    *more, last = map(_segment, placed.segments) if placed.segments else (NO_SEGMENT,)
+    if segments is None:
+        segments = [*map(segment_of, placed.segments)]
+    *more, last = segments or (NO_SEGMENT,)
     packed = pack_state(prepared, head, parts)
     row = save_row(
         prepared,
@@ -282,7 +297,8 @@ def random_uuid() -> UUID:
     return FastUUID((noise & _NO_VERSION | _VERSION_4).to_bytes(16, "big"))
 
 
-def _segment(segment: transcript.Segment) -> SegmentRow:
+def segment_of(segment: Segment) -> SegmentRow:
+    """A segment as it is stored."""
     return segment_row(segment.first_message, segment.message_count, segment.end_bytes, segment.payload, segment.digest)
 
 
@@ -315,8 +331,8 @@ def _fingerprint(save: Save, run: Run | None) -> bytes:
         )
     else:
         appended = ()
-        messages = run.digest(run.end) if run else b""
-        what = (len(content.messages), messages, content.kept, _values_fingerprint(secret, content.values))
+        count, messages = (run.end, run.digest(run.end)) if run else (0, b"")
+        what = (count, messages, content.kept, _values_fingerprint(secret, content.values))
     return digests.of_request(
         secret,
         (

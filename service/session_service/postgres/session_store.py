@@ -1,12 +1,17 @@
 """SessionStore on PostgreSQL."""
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from session_service.postgres import lists, rows, states
+from session_service.postgres import downloads, lists, rows, states
+from session_service.postgres.downloads import Opened
 from session_service.postgres.errors import translated
 from session_service.postgres.lock_waits import LockWaits
 from session_service.postgres.operations import (
@@ -20,11 +25,13 @@ from session_service.postgres.operations import (
 from session_service.postgres.outcomes import change_refusal
 from session_service.postgres.pool import Database
 from session_service.postgres.saves import Saves
+from session_service.postgres.uploads import PostgresUpload, Writing
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
-from session_service.sessions.errors import Contention, CorruptData
+from session_service.sessions.errors import Contention, CorruptData, StateTooLarge
 from session_service.sessions.model import (
     Change,
+    Download,
     Restored,
     Revision,
     RevisionQuery,
@@ -37,9 +44,12 @@ from session_service.sessions.model import (
     Tenant,
 )
 from session_service.sessions.observer import Observer, SilentObserver
+from session_service.sessions.uploads import UPLOAD_SECONDS
 
 RESTORE_ATTEMPTS = 3
 """Reads of a session that is purged and made again between its read and its event."""
+
+_Read = TypeVar("_Read", Restored, Opened)
 
 TENANT = "SELECT tenant_id, digest_secret FROM tenants WHERE name = $1"
 PURGE = "SELECT * FROM purge_session_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -48,7 +58,16 @@ PURGE = "SELECT * FROM purge_session_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
 class PostgresSessionStore:
     """Reads go through the pool, changes through the write batcher."""
 
-    def __init__(self, database: Database, batcher: WriteBatcher, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        batcher: WriteBatcher,
+        observer: Observer | None = None,
+        *,
+        max_read_bytes: int = states.NO_LIMIT,
+        upload_seconds: float = UPLOAD_SECONDS,
+    ) -> None:
+        """`max_read_bytes`: larger states are not read at once; `upload_seconds`: how long an upload may take."""
         self._database = database
         self._batcher = batcher
         self._observer = observer or SilentObserver()
@@ -56,6 +75,10 @@ class PostgresSessionStore:
         # Half of the connections: the others serve everyone who need not wait.
         self._waits = LockWaits(max(1, database.pool_size // 2))
         self._saves = Saves(database, batcher, self._waits, self._observer)
+        self._max_read_bytes = max_read_bytes
+        # Uploads and downloads never take all of them either.
+        self._transfers = asyncio.Semaphore(max(1, database.pool_size // 2))
+        self._writing = Writing(database, self._saves, self._transfers, upload_seconds)
 
     async def tenant(self, name: str) -> Tenant:
         """See SessionStore. Tenants never change, so each is read once."""
@@ -74,19 +97,34 @@ class PostgresSessionStore:
         """See SessionStore."""
         return self._saves.save_many(saves, now)
 
+    async def begin_upload(self, save: Save) -> PostgresUpload:
+        """See SessionStore."""
+        return await PostgresUpload.begin(self._writing, save)
+
     async def restore(self, change: Change, target: Target, message_limit: int, now: datetime) -> Restored:
         """See SessionStore."""
         asked = (target.revision, target.checkpoint_id, message_limit)
-        for _ in range(RESTORE_ATTEMPTS):
-            found = await self._read(change.key, target, message_limit)
-            row, status = await self._change(EventType.RESTORED, change, asked, now, found)
-            first = row["changed_revision"]
-            if status is ChangeStatus.REPLAYED and first != found.revision.revision:
-                found = await self._read(change.key, Target(revision=first), message_limit)
-            # Else the session was purged, and made again, after it was read.
-            if status is not ChangeStatus.STALE and found.session.session_id == row["session_id"]:
-                return Restored(rows.session(row, change.key.agent_id), found.revision, found.state)
-        raise Contention(f"{change.key} is being purged and made again; try again")
+        found, session = await self._recorded(
+            change, target, asked, now, lambda wanted: self._read(change.key, wanted, message_limit)
+        )
+        return replace(found, session=session)
+
+    async def download(
+        self, change: Change, target: Target, message_limit: int, now: datetime, *, recorded: bool
+    ) -> Download:
+        """See SessionStore."""
+
+        def open_state(wanted: Target) -> Awaitable[Opened]:
+            return downloads.open_state(self._database.fetch, change.key, wanted, message_limit)
+
+        with self._noticing_damage():
+            if recorded:
+                asked = (target.revision, target.checkpoint_id, message_limit)
+                opened, session = await self._recorded(change, target, asked, now, open_state)
+            else:
+                opened = await open_state(target)
+                session = opened.session
+        return Download(session, opened.revision, opened.state, self._parts(opened))
 
     async def delete(self, change: Change, *, purge: bool, now: datetime) -> Session:
         """See SessionStore."""
@@ -120,13 +158,65 @@ class PostgresSessionStore:
         return await lists.revisions(self._database.fetch, query)
 
     async def _read(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
+        limit = self._max_read_bytes
+        with self._noticing_damage():
+            found = await states.read(self._database.fetch, key, target, message_limit, limit)
+        if found.state is not None:
+            self._observer.restored(found.revision.message_count, len(found.state))
+            return found
+        if not message_limit:
+            raise _too_large(key, found.revision, limit, found.revision.size_bytes)
+        return await self._read_in_parts(key, Target(revision=found.revision.revision), message_limit)
+
+    async def _read_in_parts(self, key: SessionKey, target: Target, message_limit: int) -> Restored:
+        """The newest messages of a large state, if they are no more than a restore may give."""
+        with self._noticing_damage():
+            opened = await downloads.open_state(self._database.fetch, key, target, message_limit)
+        pieces, size = [opened.state], len(opened.state)
+        async with aclosing(self._parts(opened)) as parts:
+            async for part in parts:
+                pieces.append(part)
+                size += len(part)
+                if size > self._max_read_bytes:
+                    raise _too_large(key, opened.revision, self._max_read_bytes, size)
+        return Restored(opened.session, opened.revision, b"".join(pieces))
+
+    async def _parts(self, opened: Opened) -> AsyncGenerator[bytes, None]:
+        size = len(opened.state)
+        with self._noticing_damage():
+            async with aclosing(downloads.parts(self._database.fetch, opened, self._transfers)) as parts:
+                async for part in parts:
+                    size += len(part)
+                    yield part
+        self._observer.restored(opened.revision.message_count - opened.low, size)
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
         try:
-            found = await states.read(self._database.fetch, key, target, message_limit)
+            yield
         except CorruptData:
             self._observer.corrupted()
             raise
-        self._observer.restored(found.revision.message_count, len(found.state or b""))
-        return found
+
+    async def _recorded(
+        self,
+        change: Change,
+        target: Target,
+        asked: tuple[int | str | None, ...],
+        now: datetime,
+        read: Callable[[Target], Awaitable[_Read]],
+    ) -> tuple[_Read, Session]:
+        """What is read of a revision, and the session after it was recorded as restored."""
+        for _ in range(RESTORE_ATTEMPTS):
+            found = await read(target)
+            row, status = await self._change(EventType.RESTORED, change, asked, now, found)
+            first = row["changed_revision"]
+            if status is ChangeStatus.REPLAYED and first != found.revision.revision:
+                found = await read(Target(revision=first))
+            # Else the session was purged, and made again, after it was read.
+            if status is not ChangeStatus.STALE and found.session.session_id == row["session_id"]:
+                return found, rows.session(row, change.key.agent_id)
+        raise Contention(f"{change.key} is being purged and made again; try again")
 
     async def _change(
         self,
@@ -134,7 +224,7 @@ class PostgresSessionStore:
         change: Change,
         asked: tuple[int | str | None, ...],
         now: datetime,
-        read: Restored | None = None,
+        read: Restored | Opened | None = None,
     ) -> tuple[asyncpg.Record, ChangeStatus]:
         key = change.key
         row = ChangeRow(
@@ -194,6 +284,14 @@ class PostgresSessionStore:
         if status not in (ChangeStatus.DONE, ChangeStatus.REPLAYED):
             raise change_refusal(status, row, key, change)
         return rows.session(row, key.agent_id)
+
+
+def _too_large(key: SessionKey, revision: Revision, limit: int, actual: int) -> StateTooLarge:
+    return StateTooLarge(
+        f"{key} revision {revision.revision}: the state has {actual} bytes; at most {limit} are returned at once: "
+        "use DownloadSession, or a message_limit",
+        {"limit": str(limit), "actual": str(actual)},
+    )
 
 
 def _request_id(change: Change) -> UUID:

@@ -24,6 +24,9 @@ FOUND, VALUE, SEGMENT = 0, 1, 2
 """What a row of READ holds."""
 _PART, _PLACE, _SIZE = 0, itemgetter(2), itemgetter(6)
 
+NO_LIMIT = (1 << 63) - 1
+"""Bytes that no state has."""
+
 MANY, LARGE = 100, 512 << 10
 """Segments, and bytes of their messages, from which on another thread puts the state together: unpacking them need not
 hold up the event loop."""
@@ -57,7 +60,10 @@ _FOUND_COLUMNS = f"{rows.SESSION_COLUMNS}, {rows.REVISION_COLUMNS}, {_STATE_COLU
 # An anonymous composite value comes without names.
 _FOUND_NAMES = (*rows.names(_FOUND_COLUMNS), "r_transcript_id", "low")
 
-# The same, and $7: return only so many messages (0: all). `walk` goes from the
+# The same, with all of the revision's row that its state needs.
+FIND = f"SELECT {_FOUND_COLUMNS}, r.transcript_id AS r_transcript_id {_FOUND}"
+
+# The same, $7: return only so many messages (0: all), and $8: nothing of a larger state. `walk` goes from the
 # revision's transcript up to the oldest ancestor that is needed; each transcript
 # gives the messages from its own start (or from `low`) up to where its child begins.
 #
@@ -75,6 +81,7 @@ READ = f"""
         CROSS JOIN LATERAL (
             SELECT x.* FROM transcripts AS x
             WHERE x.bucket = $1 AND x.transcript_id = f.r_transcript_id AND x.tenant_id = $2
+                AND f.r_size_bytes <= $8
             LIMIT 1
         ) AS t
         UNION ALL
@@ -95,7 +102,9 @@ READ = f"""
     UNION ALL
     SELECT {VALUE}, NULL, n.place, NULL, NULL, NULL, v.raw_size, v.codec, d.digest, v.payload, v.checksum
     FROM found AS f
-    CROSS JOIN LATERAL generate_series(0, length(f.r_value_digests) / {DIGEST_SIZE} - 1) AS n (place)
+    CROSS JOIN LATERAL generate_series(
+        0, CASE WHEN f.r_size_bytes <= $8 THEN length(f.r_value_digests) / {DIGEST_SIZE} ELSE 0 END - 1
+    ) AS n (place)
     CROSS JOIN LATERAL substring(f.r_value_digests FROM n.place * {DIGEST_SIZE} + 1 FOR {DIGEST_SIZE}) AS d (digest)
     LEFT JOIN LATERAL (
         SELECT x.* FROM state_values AS x
@@ -131,22 +140,36 @@ async def describe(fetch: Fetch, key: SessionKey, target: Target) -> Restored:
     return Restored(rows.session(row, key.agent_id), rows.revision(row, row["uid"]), None)
 
 
-async def read(fetch: Fetch, key: SessionKey, target: Target, message_limit: int) -> Restored:
-    """A session and one of its revisions, with the state.
+async def find(fetch: Fetch, key: SessionKey, target: Target) -> rows.Row:
+    """The row of a session and one of its revisions, with all that its state needs.
+
+    Raises:
+        SessionNotFound, RevisionNotFound: there is none.
+    """
+    return _present(await fetch(FIND, *_arguments(key, target)), key, target)
+
+
+async def read(
+    fetch: Fetch, key: SessionKey, target: Target, message_limit: int, max_bytes: int = NO_LIMIT
+) -> Restored:
+    """A session and one of its revisions, with the state; without it, if all of it has more than so many bytes.
 
     Args:
         fetch: runs the statement.
         key: the session.
         target: the revision.
         message_limit: only the newest so many messages; 0: all.
+        max_bytes: see above.
 
     Raises:
         SessionNotFound, RevisionNotFound: there is none.
         CorruptData: something that the revision needs is damaged or missing.
     """
-    parts = await fetch(READ, *_arguments(key, target), message_limit)
+    parts = await fetch(READ, *_arguments(key, target), message_limit, max_bytes)
     row = _present([dict(zip(_FOUND_NAMES, part["found"], strict=True)) for part in _of(FOUND, parts)], key, target)
     session, revision = rows.session(row, key.agent_id), rows.revision(row, row["uid"])
+    if revision.size_bytes > max_bytes:
+        return Restored(session, revision, None)
     values, segments = _of(VALUE, parts), _of(SEGMENT, parts)
     try:
         if len(segments) < MANY and sum(map(_SIZE, segments)) < LARGE:
@@ -154,11 +177,13 @@ async def read(fetch: Fetch, key: SessionKey, target: Target, message_limit: int
         else:
             state = await asyncio.to_thread(stored_state.join, row, values, segments)
     except stored_state.Damaged as error:
-        raise CorruptData(
-            f"{key} revision {revision.revision}: stored data is damaged: {error}",
-            {"revision": str(revision.revision)},
-        ) from error
+        raise damaged(key, revision.revision, error) from error
     return Restored(session, revision, state)
+
+
+def damaged(key: SessionKey, revision: int, error: Exception) -> CorruptData:
+    """Something that a revision needs is damaged or missing."""
+    return CorruptData(f"{key} revision {revision}: stored data is damaged: {error}", {"revision": str(revision)})
 
 
 def session_not_found(key: SessionKey) -> SessionNotFound:

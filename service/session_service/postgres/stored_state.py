@@ -1,5 +1,6 @@
 """Puts a state together from the rows that hold it. Every row is checked over all that is taken from it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from operator import add
 
@@ -10,6 +11,7 @@ from session_service.codec.compression import Unpacked
 from session_service.postgres import checksums, rows
 from session_service.postgres.checksums import RevisionFacts
 from session_service.sessions import fragments
+from session_service.sessions.digests import DIGEST_SIZE
 
 
 class Damaged(Exception):
@@ -28,16 +30,25 @@ def join(revision: rows.Row, values: Sequence[asyncpg.Record], segments: Sequenc
         Damaged: a row is missing, or is not what was stored.
     """
     try:
-        return b"".join((_base(revision), *_values(values), *_messages(revision, segments)))
+        return b"".join((base(revision), *_values(values), *_messages(revision, segments)))
     except (compression.Damaged, fragments.MalformedFragment) as error:
         raise Damaged(str(error)) from error
 
 
-def _base(revision: rows.Row) -> bytes:
+def base(revision: rows.Row) -> bytes:
+    """The state without messages and big values; columns as for join(). Raises: Damaged, compression.Damaged."""
     facts = RevisionFacts(*(revision[f"r_{column}"] for column in RevisionFacts._fields))
     if checksums.of_revision(facts) != revision["r_checksum"]:
         raise Damaged("checksum of the revision")
     return compression.unpack(revision["r_state_codec"], revision["r_state_raw_size"], revision["r_state"])
+
+
+def values_of(revision: rows.Row) -> list[tuple[bytes, int]]:
+    """Digests and sizes of a revision's big values."""
+    stored = revision["r_value_digests"] or b""
+    names = json.loads(revision["r_value_names"] or "[]")
+    found = [stored[n : n + DIGEST_SIZE] for n in range(0, len(stored), DIGEST_SIZE)]
+    return [(digest, size) for digest, (_, size) in zip(found, names, strict=True)]
 
 
 def _values(values: Sequence[asyncpg.Record]) -> Iterator[bytes]:

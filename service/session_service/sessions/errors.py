@@ -18,10 +18,13 @@
     │   └── BaseRevisionNotFound
     ├── RevisionMismatch
     ├── MessageTooLarge
+    ├── StateTooLarge
+    ├── TransferStalled
     ├── CorruptData
     └── Unavailable
         ├── DatabaseUnavailable
         ├── ShuttingDown
+        ├── TooManyTransfers
         └── Contention
 
 `metadata` and the message reach the caller, so neither holds SQL, driver text
@@ -121,6 +124,14 @@ class MessageTooLarge(SessionServiceError):
     """The request is larger than a limit. Metadata: limit, actual (bytes)."""
 
 
+class StateTooLarge(SessionServiceError):
+    """The state is larger than a limit. Metadata: limit, actual (bytes; of an upload, what had come until then)."""
+
+
+class TransferStalled(SessionServiceError):
+    """An upload or download was ended: its caller paused, or took, for too long. Metadata: limit (seconds)."""
+
+
 class CorruptData(SessionServiceError):
     """A stored row that the revision needs is damaged or missing. Metadata: revision."""
 
@@ -140,6 +151,12 @@ class ShuttingDown(Unavailable):
     """This server is draining; another one will answer."""
 
     retry_after = 0.1
+
+
+class TooManyTransfers(Unavailable):
+    """All memory for uploads and downloads is taken. Metadata: limit (bytes)."""
+
+    retry_after = 1.0
 
 
 class Contention(Unavailable):

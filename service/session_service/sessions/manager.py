@@ -1,6 +1,6 @@
 """The use cases. Each is one call of the store, with what the rules add around it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -8,6 +8,7 @@ from uuid import uuid4
 from session_service.sessions import naming
 from session_service.sessions.model import (
     Change,
+    Download,
     Restored,
     Revision,
     RevisionQuery,
@@ -54,9 +55,28 @@ class SessionManager:
         begun = iter(self._store.save_many([save for save in saves if save.session_name], now))
         return [next(begun) if save.session_name else self._save_named(save, now) for save in saves]
 
+    async def upload(self, save: Save, batches: AsyncIterator[Sequence[bytes]]) -> Saved:
+        """Stores a revision whose messages, encoded, come in batches; save.content has all the rest.
+
+        Raises: what SessionStore.save raises, but for NameTaken; what `batches` raises: then nothing is stored.
+        """
+        upload = await self._store.begin_upload(save)
+        async for messages in batches:
+            await upload.add(messages)
+        now = self._clock()
+        save = save if save.request_id else save._replace(request_id=uuid4())
+        if save.session_name:
+            return await upload.finish(save, now)
+        return await self._named(save, now, upload.finish)
+
     async def restore(self, change: Change, target: Target, message_limit: int) -> Restored:
         """The state of a revision, recorded as restored. Raises: what SessionStore.restore raises."""
         return await self._store.restore(_identified(change), target, message_limit, self._clock())
+
+    async def download(self, change: Change, target: Target, message_limit: int, *, recorded: bool) -> Download:
+        """The state of a revision piece by piece. Raises: what SessionStore.download raises."""
+        change = _identified(change)
+        return await self._store.download(change, target, message_limit, self._clock(), recorded=recorded)
 
     async def delete(self, change: Change, *, purge: bool) -> Session:
         """Hides a session, or removes it for good. Raises: what SessionStore.delete raises."""
@@ -71,7 +91,7 @@ class SessionManager:
         return await self._store.get_session(key)
 
     async def get_revision(self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int) -> Restored:
-        """A revision. Raises: SessionNotFound, RevisionNotFound, CorruptData."""
+        """A revision. Raises: SessionNotFound, RevisionNotFound, StateTooLarge, CorruptData."""
         return await self._store.get_revision(key, target, with_state=with_state, message_limit=message_limit)
 
     async def list_sessions(self, query: SessionQuery) -> tuple[Sequence[Session], bool]:
@@ -85,9 +105,12 @@ class SessionManager:
         return found[: query.page_size], len(found) > query.page_size
 
     async def _save_named(self, save: Save, now: datetime) -> Saved:
+        return await self._named(save, now, self._store.save)
+
+    async def _named(self, save: Save, now: datetime, store: Callable[[Save, datetime], Awaitable[Saved]]) -> Saved:
         for name in naming.suggestions(now):
             try:
-                return await self._store.save(save._replace(session_name=name, server_named=True), now)
+                return await store(save._replace(session_name=name, server_named=True), now)
             except NameTaken:
                 continue
         raise AssertionError("suggestions never end")

@@ -9,7 +9,7 @@ What every save makes is a NamedTuple: a frozen dataclass takes several times as
 long to make, and a save makes a dozen of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -152,6 +152,21 @@ class Restored:
     session: Session
     revision: Revision
     state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A revision, and its state piece by piece."""
+
+    session: Session
+    revision: Revision
+    state: bytes
+    """A fragment of AgentState's wire form: all but messages and big values."""
+    parts: AsyncGenerator[bytes, None]
+    """The rest, in fragments of about a MiB or one larger value or message: values, then messages in their order.
+
+    Raises: CorruptData; SessionNotFound and RevisionNotFound, if it is removed meanwhile.
+    """
 
 
 @dataclass(frozen=True, slots=True)

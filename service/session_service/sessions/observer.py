@@ -9,9 +9,9 @@ class Observer(Protocol):
     def saved(self, kind: str, placement: str, messages: int, content_bytes: int, stored_bytes: int) -> None:
         """A revision was stored.
 
-        kind: "snapshot" or "delta", as it was sent. placement: "append", "prefix", "branch" or "whole", by how its
-        messages were placed; messages and stored_bytes (compressed) are what was written, content_bytes the size of
-        the state saved.
+        kind: "snapshot", "delta" or "upload", as it was sent. placement: "append", "prefix", "branch" or "whole", by
+        how its messages were placed; messages and stored_bytes (compressed) are what was written, content_bytes the
+        size of the state saved.
         """
 
     def flushed(self, saves: int, seconds: float) -> None:

@@ -151,6 +151,17 @@ class ScriptedServer(rpc.SessionServiceServicer):
         except Failure as failure:
             return messages.SaveResult(request_id=request.request_id, error=failure.save_error())
 
+    async def upload_session(self, requests: AsyncIterator[Any], context: Context) -> Any:
+        """Answer like a call whose request is the list of all that came."""
+        return await self.answer([request async for request in requests], context)
+
+    async def download_session(self, request: Any, context: Context) -> AsyncIterator[Message]:
+        """Send the messages of the script's next answer, which is a list."""
+        for part in await self.answer(request, context):
+            yield part
+
+    UploadSession = upload_session  # type: ignore[assignment]  # the stub takes any iterator
+    DownloadSession = download_session  # type: ignore[assignment]  # the stub leaves its answers' type open
     SaveSessions = save_sessions  # type: ignore[assignment]  # the stub leaves its answers' type open
     SaveSession = RestoreSession = GetSession = GetRevision = answer
     ListSessions = ListRevisions = DeleteSession = UndeleteSession = answer

@@ -52,7 +52,7 @@ def test_every_documented_reason_has_its_class(code: str, reason: str) -> None:
 
 def test_the_table_was_read() -> None:
     reasons = {reason for _, reason in documented_reasons()}
-    assert len(reasons) == 21
+    assert len(reasons) == 24
     assert {"INVALID_FIELD", "REQUEST_ID_REUSED", "SHUTTING_DOWN", "INTERNAL", "CORRUPT_DATA"} <= reasons
 
 

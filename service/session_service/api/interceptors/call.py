@@ -39,6 +39,9 @@ class Call:
     response_bytes: int = 0
     messages_received: int = 0
     messages_sent: int = 0
+    is_read_to_its_end: bool = False
+    """Whether a stream of requests is read to its end before a refusal is told: the caller goes on sending, and some
+    gRPC libraries (Python's asyncio one) take a status that comes while they write for a broken connection."""
     code: StatusCode = StatusCode.UNKNOWN
     """How it ended; UNKNOWN until then."""
     reason: str = ""
@@ -61,6 +64,11 @@ class Call:
     def is_infrastructure(self) -> bool:
         """Whether this is a health check or reflection."""
         return self.known and _parts(self.method)[2]
+
+    def names(self, message: Any) -> None:
+        """Note whom a request message names, unless one before has."""
+        self.agent_id = self.agent_id or getattr(message, "agent_id", "")
+        self.session_name = self.session_name or getattr(message, "session_name", "")
 
     def seconds(self) -> float:
         """Time since the call began."""

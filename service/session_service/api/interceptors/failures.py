@@ -9,6 +9,8 @@ from session_service.api.errors import DeadlineExceeded, to_caller
 from session_service.api.interceptors.call import Call, Context
 
 REQUEST_ID_HEADER = "x-request-id"
+_PATIENCE = 5.0
+"""Seconds for a status to leave."""
 _DETAILS_HEADER = "grpc-status-details-bin"
 
 
@@ -44,7 +46,12 @@ async def tell(call: Call, context: Context, error: BaseException) -> None:
     call.code, call.reason = told.code, told.reason
     call.failure = error if told.code is grpc.StatusCode.INTERNAL else None
     trailing = ((_DETAILS_HEADER, told.details), (REQUEST_ID_HEADER, call.request_id))
-    await context.abort(told.code, told.message, trailing)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await context.abort(told.code, told.message, trailing)
+    except TimeoutError:
+        # The status waits behind answers that the caller does not read. It is told when it does; nobody waits for that.
+        raise grpc.aio.AbortError(told.message) from None
 
 
 def _code(context: Context) -> grpc.StatusCode | None:

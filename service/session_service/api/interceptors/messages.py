@@ -39,8 +39,7 @@ class MessageCodec:
             raise UndecodableRequest(
                 f"the request's {len(data)} bytes are not the message that {call.method} takes"
             ) from None
-        call.agent_id = call.agent_id or getattr(message, "agent_id", "")
-        call.session_name = call.session_name or getattr(message, "session_name", "")
+        call.names(message)
         return message
 
     def encode(self, call: Call, message: Any) -> bytes:

@@ -6,8 +6,9 @@ generators or coroutines) are turned into one shape, in which requests and answe
 are bytes outside and messages inside.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from inspect import isasyncgen
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -17,11 +18,14 @@ from session_service.api.errors import MethodNotFound
 from session_service.api.interceptors import failures
 from session_service.api.interceptors.call import Call, Context, current_call
 from session_service.api.interceptors.messages import MessageCodec
+from session_service.sessions.errors import SessionServiceError, TransferStalled
 
 Check: TypeAlias = Callable[[Call, Context], None]
 """Looks at a call before it is answered; what it raises is told to the caller."""
 # Generic in the stubs only, so as text.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_DISCARDING = 10.0
+"""Seconds that requests are read for which nobody needs any more."""
 _KINDS = {
     (False, False): "unary",
     (True, False): "client_stream",
@@ -85,6 +89,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 failures.note_success(call, context)
                 return answer
             except BaseException as error:
+                if call.is_read_to_its_end and _is_refusal(error):
+                    await _read_to_its_end(raw)
                 await failures.tell(call, context, error)
                 return None
             finally:
@@ -118,9 +124,25 @@ async def _write(context: Context, data: bytes) -> None:
         raise failures.CallerGone from failed
 
 
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the caller may be sending still, and is to be told why it should not."""
+    return isinstance(error, SessionServiceError) and not isinstance(error, TransferStalled)
+
+
+async def _read_to_its_end(raw: AsyncIterator[bytes]) -> None:
+    """Discard what a caller still sends, for a while."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARDING):
+            async for _ in raw:
+                pass
+
+
 async def _decoded_stream(codec: MessageCodec, call: Call, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for data in raw:
-        yield codec.decode(call, data)
+        message = codec.decode(call, data)
+        del data  # what one message of a large upload takes is not kept while the next one is waited for
+        yield message
+        del message
 
 
 class _MessageContext:

@@ -27,6 +27,7 @@ from session_service.sessions.errors import (
     StateTooLarge,
 )
 from session_service.sessions.model import Change, Save, Saved, SessionKey, Target, Tenant
+from session_service.sessions.placement import bucket_of
 from session_service.sessions.store import Upload
 from session_service.sessions.transcript import MAX_DEPTH
 
@@ -382,6 +383,42 @@ async def test_a_collector_that_meets_a_finished_upload_leaves_it(bench: Bench) 
     await upload.finish(save, NOW)
     gone = await bench.owner.execute("DELETE FROM transcripts WHERE upload_deadline < now() + interval '1 year'")
     assert gone == "DELETE 0"
+
+
+@pytest.mark.parametrize("texts", ["abcdefghi", "abcdefghABCDEFGHIJ"])
+async def test_nothing_begins_with_what_is_being_removed(bench: Bench, texts: str) -> None:
+    """A collector removes a suspect piece by piece, the transcript itself last."""
+    await bench.save("abcdefgh")
+    save = bench.to_save([])
+    upload = await bench.begin(texts, save)
+    # The head moves, so that the upload has to begin a transcript after the shared messages.
+    await bench.save("Z")
+    await bench.owner.execute(
+        "INSERT INTO suspect_transcripts (bucket, transcript_id, since)"
+        " SELECT bucket, transcript_id, '-infinity' FROM transcripts WHERE upload_deadline IS NULL"
+    )
+    with pytest.raises(Contention):
+        await upload.finish(save, NOW)
+    assert await bench.count("revisions") == 2
+    await bench.owner.execute("DELETE FROM suspect_transcripts")
+    await upload.finish(save, NOW)
+    assert await bench.texts(3) == texts
+
+
+async def test_no_search_for_what_is_unneeded_begins_while_an_upload_ends(bench: Bench) -> None:
+    await bench.save("abcdefgh")
+    save = bench.to_save([])
+    upload = await bench.begin("abcdefghABCDEFGHIJ", save)
+    bucket = bucket_of(bench.tenant, "ada")
+    async with bench.owner.transaction():
+        assert await bench.owner.fetchval("SELECT begin_search_v1($1)", bucket) is not None
+        ending = asyncio.ensure_future(upload.finish(save, NOW))
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while not await bench.owner.fetchval(waiting):  # noqa: ASYNC110 - another connection tells
+            await asyncio.sleep(0)
+        assert not ending.done()
+    await ending
+    assert await bench.texts() == "abcdefghABCDEFGHIJ"
 
 
 # ---- reading

@@ -58,13 +58,19 @@ WRITE = """
     SELECT count(*) FROM upload
 """
 
+# $1 bucket: until the transaction ends, no search begins for who needs what is suspected there; see Collector.
+NAMING = "SELECT pg_advisory_xact_lock_shared(24150, $1)"
+
 # $1 bucket, $2 tenant, $3 transcript: makes an upload's transcript one like any other, if it is still there with
-# its parent. Comes last in the transaction that makes the revision.
+# its parent, and nobody suspects that to be unneeded: it may be being removed. After NAMING.
 CLAIM = """
     WITH parent AS MATERIALIZED (
         SELECT p.transcript_id FROM transcripts AS t
         JOIN transcripts AS p ON p.bucket = $1 AND p.tenant_id = $2 AND p.transcript_id = t.parent_transcript_id
         WHERE t.bucket = $1 AND t.tenant_id = $2 AND t.transcript_id = $3
+            AND NOT EXISTS (
+                SELECT FROM suspect_transcripts AS s WHERE s.bucket = $1 AND s.transcript_id = p.transcript_id
+            )
         FOR KEY SHARE OF p
     )
     UPDATE transcripts AS t SET upload_deadline = NULL
@@ -73,9 +79,14 @@ CLAIM = """
     RETURNING t.transcript_id
 """
 
-# $1 bucket, $2 tenant, $3 transcript
+# $1 bucket, $2 tenant, $3 transcript that a new one is to begin with: the same. After NAMING.
 HOLD = """
-    SELECT transcript_id FROM transcripts WHERE bucket = $1 AND tenant_id = $2 AND transcript_id = $3 FOR KEY SHARE
+    SELECT t.transcript_id FROM transcripts AS t
+    WHERE t.bucket = $1 AND t.tenant_id = $2 AND t.transcript_id = $3
+        AND NOT EXISTS (
+            SELECT FROM suspect_transcripts AS s WHERE s.bucket = $1 AND s.transcript_id = t.transcript_id
+        )
+    FOR KEY SHARE OF t
 """
 
 # $1 bucket, $2 tenant, $3 transcript, segments from $4 on that begin before $5, $6 how many
@@ -167,6 +178,7 @@ class PostgresUpload:
     ) -> tuple[Planned, asyncpg.Record]:
         """Make the revision, while the session's lock is held."""
         placed, kind = self._placed(head)
+        await connection.execute(NAMING, self._scope[0])
         if placed.parent_transcript_id is not None and not await connection.fetch(
             HOLD, *self._scope, placed.parent_transcript_id
         ):

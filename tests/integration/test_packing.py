@@ -19,6 +19,7 @@ from session_service.sessions.errors import CorruptData, SessionNotFound
 from session_service.sessions.model import Change, Save, SessionKey, Target, Tenant
 from session_service.sessions.placement import lock_key
 
+from tests.fixtures.packing import Heard
 from tests.integration.test_storage import NOW
 from tests.model.stores import content, delta, postgres_store
 
@@ -32,26 +33,6 @@ ORPHANS = """
     SELECT count(*) FROM transcript_segments AS g
     WHERE NOT EXISTS (SELECT FROM transcripts AS t WHERE t.bucket = g.bucket AND t.transcript_id = g.transcript_id)
 """
-
-
-@dataclass
-class Heard:
-    """A PackingObserver."""
-
-    messages: int = 0
-    segments: int = 0
-    damaged: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
-
-    def packed(self, messages: int, segments: int, bytes_before: int, bytes_after: int, seconds: float) -> None:
-        self.messages += messages
-        self.segments += segments
-        self.bytes_before += bytes_before
-        self.bytes_after += bytes_after
-
-    def packing_found_damage(self) -> None:
-        self.damaged += 1
 
 
 @dataclass

@@ -230,7 +230,7 @@ def test_an_older_schema_is_refused_and_the_command_helps(server: ServerFactory,
     assert save(server(database_url=empty_database_url), "s") == 1
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "pack"])
 def test_an_unreachable_database_is_one_line_without_the_password(command: str) -> None:
     url = "postgresql://owner:hunter2@127.0.0.1:1/sessions"
     flags = ["--ops-listen=127.0.0.1:0"] if command == "serve" else []

@@ -201,7 +201,7 @@ def unreachable(url: str) -> Iterator[str]:
     yield urlunsplit(parts._replace(netloc="no_such_role@"))
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "pack"])
 @pytest.mark.parametrize("number", range(4))
 def test_a_failed_connection_tells_nobody_the_password(postgres: PostgresCluster, command: str, number: int) -> None:
     url = with_password(list(unreachable(postgres.dsn))[number])

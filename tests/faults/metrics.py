@@ -22,7 +22,18 @@ async def started(server: ServerProcess, method: str) -> float:
 
 
 def _started(server: ServerProcess, method: str) -> float:
-    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = _scrape(server).splitlines()
     wanted = [line for line in lines if line.startswith("grpc_server_started_total{") and f'"{method}"' in line]
     return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
+
+
+async def value_of(server: ServerProcess, name: str) -> float:
+    """Return a metric without labels."""
+    text = await asyncio.to_thread(_scrape, server)
+    (value,) = (line.split()[1] for line in text.splitlines() if line.startswith(f"{name} "))
+    return float(value)
+
+
+def _scrape(server: ServerProcess) -> str:
+    with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 from agent_sessions import NO_RETRY, AgentState, CorruptData, Message, Payload, SessionClient
+from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.packer import Packer
+from session_service.postgres.pool import Database
 
 from tests.faults.conversations import AGENT
 from tests.faults.database import connected
+from tests.fixtures.packing import Heard
+from tests.fixtures.postgres import ROLE
 from tests.fixtures.servers import ServerFactory, ServerProcess
 
 MARK = "SECRET-OF-A-CONVERSATION"
@@ -215,10 +220,17 @@ async def database(database_url: str) -> AsyncIterator["asyncpg.Connection[async
         yield connection
 
 
+@pytest.mark.parametrize("packed", [False, True])
 async def test_damage_harms_what_needs_the_row_and_nothing_else(
-    process: ServerProcess, client: SessionClient, database: "asyncpg.Connection[asyncpg.Record]"
+    process: ServerProcess,
+    client: SessionClient,
+    database: "asyncpg.Connection[asyncpg.Record]",
+    database_url: str,
+    packed: bool,
 ) -> None:
     saved = await fill(client)
+    if packed:
+        await pack(database_url)
     model = await Model.read(database)
     for table in KEYS:
         await database.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")
@@ -275,6 +287,17 @@ async def test_a_missing_head_is_damage(
     await saves(client, "s", state("a", "new"), self_contained=True)
     await saves(client, "s", state("a", "new", "and newer"))
     assert_quiet(process)
+
+
+async def pack(database_url: str) -> None:
+    """Make one segment of every transcript's."""
+    opened = await Database.connect(database_url, role=ROLE, pool_size=1)
+    try:
+        heard = Heard()
+        await Packer(opened, Rests(0, 0), heard, take_over=True).finish()
+    finally:
+        await opened.close()
+    assert heard.segments > 1
 
 
 async def history(client: SessionClient, name: str) -> int:

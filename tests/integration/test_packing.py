@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from agent_sessions.v1.session_pb2 import AgentState
+from session_service.postgres import transcripts
 from session_service.postgres.cold_sessions import Rests
 from session_service.postgres.packer import Packer, Taken
 from session_service.postgres.pool import Database
@@ -19,6 +20,7 @@ from session_service.sessions.errors import CorruptData, SessionNotFound
 from session_service.sessions.model import Change, Save, SessionKey, Target, Tenant
 from session_service.sessions.placement import lock_key
 
+from tests.fixtures.packing import Heard
 from tests.integration.test_storage import NOW
 from tests.model.stores import content, delta, postgres_store
 
@@ -32,26 +34,6 @@ ORPHANS = """
     SELECT count(*) FROM transcript_segments AS g
     WHERE NOT EXISTS (SELECT FROM transcripts AS t WHERE t.bucket = g.bucket AND t.transcript_id = g.transcript_id)
 """
-
-
-@dataclass
-class Heard:
-    """A PackingObserver."""
-
-    messages: int = 0
-    segments: int = 0
-    damaged: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
-
-    def packed(self, messages: int, segments: int, bytes_before: int, bytes_after: int, seconds: float) -> None:
-        self.messages += messages
-        self.segments += segments
-        self.bytes_before += bytes_before
-        self.bytes_after += bytes_after
-
-    def packing_found_damage(self) -> None:
-        self.damaged += 1
 
 
 @dataclass
@@ -495,6 +477,37 @@ async def test_rows_that_changed_since_they_were_read_stay(scene: Scene) -> None
     packer._replace = later  # type: ignore[method-assign]  # to come between
     assert await packer.finish(rounds=1) == 1
     assert len(await scene.segments()) == 9
+
+
+@pytest.mark.parametrize("keep", [0, 1, 13, 14, 20, 29, 30])
+async def test_histories_part_at_the_last_common_message_whatever_is_packed_meanwhile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    """Before each statement of a plan, the segments become larger ones."""
+    fetch, sizes = scene.database.fetch, iter(())
+    names = ["snapshot", "delta"]
+    for name in names:
+        await scene.one_by_one(name, texts(30))
+
+    async def packing_first(query: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+        if query in (transcripts.MARKS, transcripts.SEGMENT):
+            for size in sizes:
+                with monkeypatch.context() as undone:
+                    undone.setattr(scene.database, "fetch", fetch)
+                    await scene.pack(target=size)
+                break
+        return await fetch(query, *arguments)
+
+    monkeypatch.setattr(scene.database, "fetch", packing_first)
+    for first in (2, 3, 7, 64):
+        sizes = iter((first, 5, 8, 11, 64))
+        await scene.save("snapshot", [*texts(keep), f"and {first}"])
+        await scene.save("snapshot", texts(30))
+        await scene.change("delta", 30, [f"and {first}"], keep)
+    monkeypatch.undo()
+    shared = await scene.owner.fetch("SELECT parent_message_count FROM transcripts")
+    assert {row[0] for row in shared} <= {0, keep}
+    await scene.assert_kept()
 
 
 class StoppingDatabase:

@@ -2,6 +2,7 @@
 
 Snapshots grow, shrink, are edited in the middle and begin anew; old revisions
 are restored; requests are repeated; sessions are deleted, undeleted and purged.
+PostgreSQL's messages are packed now and then, which no answer may show.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from session_service.postgres import downloads
+from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.packer import Packer
 from session_service.sessions import transcript
 from session_service.sessions.model import (
     Change,
@@ -31,6 +34,7 @@ from session_service.sessions.model import (
 from session_service.sessions.store import SessionStore
 
 from tests.fixtures.figures import Tell
+from tests.fixtures.packing import Heard
 from tests.model.memory_store import MemoryStore
 from tests.model.stores import content, delta, postgres_store, run_now
 
@@ -41,6 +45,8 @@ TEXTS = st.sampled_from(["a", "b", "c" * 2000, ""])
 VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", "big" * 700]), max_size=2)
 STEPS, EXAMPLES = 30, 100
 SEEN: Counter[str] = Counter()
+PACKED: list[int] = []
+"""Messages, each time."""
 REFUSALS = {
     "BaseRevisionNotFound",
     "CheckpointIdExists",
@@ -229,6 +235,14 @@ class StoresAgree(RuleBasedStateMachine):
         self._same(lambda store: store.undelete(change, self._now))
         self._same(lambda store: store.undelete(change, self._now))
 
+    @rule(full=st.sampled_from([2, 3, 3, 64]), growing=st.booleans())
+    def pack(self, full, growing):
+        heard = Heard()
+        packer = Packer(self._store._database, Rests(0, 10**9 if growing else 0), heard, take_over=True, target=full)
+        assert self._runner.run(packer.finish()) == 0
+        PACKED.append(heard.messages)
+        assert not heard.damaged
+
     @rule(
         agent=st.sampled_from(["", "ada"]),
         order=st.sampled_from(SessionOrder),
@@ -315,6 +329,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None:
     StoresAgree.database_url = database_url
     SEEN.clear()
+    PACKED.clear()
     run_state_machine_as_test(
         StoresAgree,
         settings=settings(
@@ -324,9 +339,12 @@ def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None
             suppress_health_check=list(HealthCheck),
         ),
     )
-    tell(f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)}")
+    tell(
+        f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)}; {sum(PACKED)} messages packed"
+    )
     # Chance alone may leave out a refusal that takes several steps; the next test leaves out none.
     assert {"SessionNotFound", "RevisionMismatch"} <= SEEN.keys()
+    assert sum(PACKED) > EXAMPLES / 10
     assert sum(SEEN.values()) > EXAMPLES * STEPS / 2
 
 

@@ -58,8 +58,12 @@ def choose(pieces: Pieces, *, growing: bool, more: bool = False, target: int = T
     if more:
         rest = last[0].first_message if last else pieces[-1].first_message + 1
         return Choice(_several(runs), rest, unfinished=False)
-    end = _worthwhile(last) if growing else last
-    return Choice(_several([*runs, end]), None, unfinished=len(end) < len(last) > 1)
+    if growing:
+        end = _worthwhile(last)
+        return Choice(_several([*runs, end]), None, unfinished=len(end) < len(last) > 1)
+    if runs and last and _fits(last, runs[-1], target):
+        last = [*runs.pop(), *last]
+    return Choice(_several([*runs, last]), None, unfinished=False)
 
 
 def _parted(pieces: Pieces, target: int) -> list[list[Piece]]:
@@ -82,6 +86,14 @@ def _follows(piece: Piece, before: Piece, size: int, target: int) -> bool:
     """Whether a segment can be joined to a run: no hole, not full by itself, not beyond the limit of bytes."""
     adjacent = before.first_message + before.message_count == piece.first_message
     return adjacent and piece.message_count < target and size + piece.raw_size <= SEGMENT_BYTES
+
+
+def _fits(last: Pieces, before: Pieces, target: int) -> bool:
+    """Whether an incomplete end can be joined to the full run before it: it would compress badly by itself."""
+    together = [*before, *last]
+    adjacent = before[-1].first_message + before[-1].message_count == last[0].first_message
+    messages = sum(piece.message_count for piece in together)
+    return adjacent and messages < 2 * target and sum(piece.raw_size for piece in together) <= SEGMENT_BYTES
 
 
 def _worthwhile(last: Pieces) -> Pieces:

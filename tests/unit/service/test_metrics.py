@@ -24,3 +24,17 @@ def test_what_the_store_tells_is_counted() -> None:
     assert value("session_service_flush_seconds_bucket", {"le": "0.005"}) == 1
     assert value("session_service_corruptions_total") == 1
     assert value("session_service_database_up") == 1
+
+
+def test_what_packing_did_is_counted() -> None:
+    metrics = Metrics("1")
+    metrics.packed(64, 60, 9000, 3000, 0.004)
+    metrics.packed(6, 5, 900, 300, 0.002)
+    metrics.packing_found_damage()
+    value = metrics.registry.get_sample_value
+    assert value("session_service_packed_messages_total") == 70
+    assert value("session_service_packed_segments_total") == 65
+    assert value("session_service_packing_before_bytes_total") == 9900
+    assert value("session_service_packing_after_bytes_total") == 3300
+    assert value("session_service_packing_seconds_bucket", {"le": "0.0025"}) == 1
+    assert value("session_service_packing_damaged_total") == 1

@@ -21,6 +21,8 @@ ENVIRONMENT_PREFIX = "SESSION_SERVICE_"
 COMMANDS = {
     "serve": "Answer RPCs until SIGTERM or SIGINT.",
     "migrate": "Bring the schema of --database-url up to date, as its owner, and exit.",
+    "verify": "Check all that is stored in --database-url, beside running servers: a line on stdout for each row that"
+    " is damaged, and one that sums up. Exits with 1 if any is, else with 0.",
 }
 
 
@@ -121,6 +123,8 @@ def _check_together(command: str, given: Mapping[str, tuple[str, Any]]) -> None:
         raise ValueError(f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one")
     if command == "migrate" and "database_url" not in given:
         raise ValueError("--database-url: migrate needs it (an embedded database is migrated by `serve`)")
+    if command == "verify" and "database_url" not in given:
+        raise ValueError("--database-url: verify needs it (that of an embedded database is in the log of `serve`)")
     source, listen = given.get("listen", ("--listen", ""))
     allowed = given.get("allow_unauthenticated", ("", False))[1]
     if command == "serve" and listen and not allowed and not values.is_loopback(listen):

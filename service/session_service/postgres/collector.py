@@ -211,9 +211,7 @@ class Collector:
 
     async def _remove_transcript(self, bucket: int, seen: str, transcript_id: int) -> bool:
         """Remove a piece of it; True: there is more."""
-        (row,) = await self._database.fetch(
-            COLLECT_TRANSCRIPT, bucket, seen, transcript_id, PIECE_ROWS, PIECE_BYTES
-        )
+        (row,) = await self._database.fetch(COLLECT_TRANSCRIPT, bucket, seen, transcript_id, PIECE_ROWS, PIECE_BYTES)
         self._observer.collected("transcript_segments", row["segments"])
         self._observer.collected("transcripts", row["transcripts"])
         return bool(row["more"])

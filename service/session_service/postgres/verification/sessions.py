@@ -26,7 +26,10 @@ SESSION = """
         r.transcript_id AS r_transcript_id, r.message_count AS r_message_count, r.message_bytes AS r_message_bytes,
         r.size_bytes AS r_size_bytes, r.digest AS r_digest,
         g.first_message AS last_first, g.first_message + g.message_count AS last_end
-    FROM sessions AS s
+    FROM (
+        -- Of all indexes that begin with the bucket, only the one of the ids has this order.
+        SELECT i.* FROM sessions AS i WHERE i.bucket = $1 AND i.session_id >= $2 ORDER BY i.session_id LIMIT 1
+    ) AS s
     LEFT JOIN LATERAL (
         SELECT x.* FROM revisions AS x
         WHERE x.bucket = $1 AND x.session_id = $2 AND x.revision = s.head_revision
@@ -37,7 +40,7 @@ SESSION = """
         WHERE y.bucket = $1 AND y.transcript_id = s.head_transcript_id
         ORDER BY y.first_message DESC LIMIT 1
     ) AS g ON true
-    WHERE s.bucket = $1 AND s.session_id = $2
+    WHERE s.session_id = $2
 """
 # $1 bucket, $2 session, $3 revision after which to read, $4 most.
 REVISIONS = """

@@ -294,7 +294,10 @@ BEGIN
     THEN
         INSERT INTO purged_sessions (bucket, session_id, tenant_id, agent_id)
         VALUES (p_bucket, gone.session_id, p_tenant_id, p_agent_id);
-        DELETE FROM sessions AS s WHERE s.bucket = p_bucket AND s.session_id = gone.session_id;
+        -- By all of its name: see save_one_v2.
+        DELETE FROM sessions AS s
+        WHERE s.bucket = p_bucket AND s.tenant_id = p_tenant_id AND s.agent_id = p_agent_id
+            AND s.session_name = p_session_name;
         INSERT INTO session_events (
             tenant_id, session_id, revision, create_time, bucket, type, event_id, request_id, fingerprint, agent_id,
             session_name, client_id, actor
@@ -314,7 +317,9 @@ BEGIN
         p_lock_key, p_bucket, p_tenant_id, p_agent_id, p_session_name, p_expected_revision, p_request_id,
         p_fingerprint, p_client_id, p_actor, p_change_time, p_event_id
     );
-    PERFORM FROM sessions AS s WHERE s.bucket = p_bucket AND s.session_id = gone.session_id;
+    PERFORM FROM sessions AS s
+    WHERE s.bucket = p_bucket AND s.tenant_id = p_tenant_id AND s.agent_id = p_agent_id
+        AND s.session_name = p_session_name;
     IF NOT FOUND THEN
         INSERT INTO suspect_values (bucket, tenant_id, agent_id, digest, session_id)
         SELECT p_bucket, p_tenant_id, p_agent_id, d.digest, gone.session_id FROM split_digests_v1(named) AS d (digest);

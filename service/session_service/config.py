@@ -22,10 +22,16 @@ COMMANDS = {
     "serve": "Answer RPCs until SIGTERM or SIGINT.",
     "migrate": "Bring the schema of --database-url up to date, as its owner, and exit.",
     "pack": "Pack all messages of --database-url that rest, and exit; `serve` does the same bit by bit.",
+    "verify": "Check all that is stored in --database-url, beside running servers: a line on stdout for each row that"
+    " is damaged, and one that sums up. Exits with 1 if any is, else with 0.",
 }
 
-_BY_SERVE = {"migrate": "migrated", "pack": "packed"}
-"""Commands for a database that is given, and what `serve` has done to its own."""
+_EMBEDDED = {
+    "migrate": "an embedded database is migrated by `serve`",
+    "pack": "an embedded database is packed by `serve`",
+    "verify": "that of an embedded database is in the log of `serve`",
+}
+"""Commands for a database that is given, and what to know of an embedded one."""
 
 
 def _setting(default: Any, read: Callable[[str], Any], *, secret: bool = False) -> Any:
@@ -133,10 +139,8 @@ def _check_together(command: str, given: Mapping[str, tuple[str, Any]]) -> None:
     """Check the rules that span several settings."""
     if "database_url" in given and "data_dir" in given:
         raise ValueError(f"{given['database_url'][0]} and {given['data_dir'][0]} exclude each other: give one")
-    if command in _BY_SERVE and "database_url" not in given:
-        raise ValueError(
-            f"--database-url: {command} needs it (an embedded database is {_BY_SERVE[command]} by `serve`)"
-        )
+    if command in _EMBEDDED and "database_url" not in given:
+        raise ValueError(f"--database-url: {command} needs it ({_EMBEDDED[command]})")
     source, listen = given.get("listen", ("--listen", ""))
     allowed = given.get("allow_unauthenticated", ("", False))[1]
     if command == "serve" and listen and not allowed and not values.is_loopback(listen):

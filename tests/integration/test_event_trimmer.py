@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import asyncpg
 import pytest
@@ -39,7 +40,7 @@ class Log:
         return [timedelta(days=round(row["age"] / DAY)) for row in rows]
 
     async def horizon(self) -> tuple[int, int]:
-        return tuple(await self.owner.fetchrow(HORIZON))  # type: ignore[arg-type,return-value]  # there is one row
+        return tuple(await self.owner.fetchrow(HORIZON))  # type: ignore[arg-type]  # there is one row
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_no_piece_is_larger_than_it_should_be(
     while await trimmer.step():
         counts.append(len(await log.ages()))
     assert counts[-1] == 1
-    assert max(before - after for before, after in zip(counts, counts[1:], strict=False)) == 4
+    assert max(before - after for before, after in pairwise(counts)) == 4
 
 
 async def test_an_event_from_the_future_keeps_none_of_those_after_it(log: Log, trimmer: EventTrimmer) -> None:

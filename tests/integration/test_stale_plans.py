@@ -7,10 +7,11 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from session_service.postgres import states
+from session_service.postgres import search, states
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.sessions.errors import SessionNotFound
 from session_service.sessions.model import Change, Save, SessionKey, Target
+from session_service.sessions.placement import bucket_of
 
 from tests.integration.test_storage import NOW
 from tests.model.stores import content, postgres_store
@@ -147,3 +148,33 @@ async def _rows_read(
             await states.read(connection.fetch, key, Target(), limit)
         after = await connection.fetch(ROWS_READ, TABLES)
     return {new["relname"]: new["rows"] - old["rows"] for old, new in zip(before, after, strict=True)}
+
+
+@pytest.mark.parametrize("young", ["empty", "new"])
+async def test_a_search_made_for_young_tables_still_goes_by_index(database_url: str, young: str) -> None:
+    async with postgres_store(database_url) as (store, tenant):
+        save = Save(tenant, "ada", "s", content([]), "test", request_id=uuid4())
+        owner, connection = await asyncpg.connect(database_url), await store._database.open()
+        for table in TABLES:
+            await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        arguments = (bucket_of(tenant, "ada"), -1, -1, search.PAGE, True)
+        if young != "empty":
+            await _save_a_history(store, save)
+        for _ in range(20):
+            await connection.fetch(search.READ, *arguments)
+        if young == "empty":
+            await _save_a_history(store, save)
+        # In front of those of the session, since their numbers are negative; so the page ends where it ends.
+        for table in TABLES:
+            await owner.execute(GROW.format(table=table, copies=COPIES))
+        async with connection.transaction():
+            before = await connection.fetch(ROWS_READ, TABLES)
+            (page,) = await connection.fetch(search.READ, *arguments)
+            after = await connection.fetch(ROWS_READ, TABLES)
+        await owner.close()
+        await connection.close()
+    assert len(page["digests"]) == 1
+    assert len(page["transcripts"]) == 2
+    read = {new["relname"]: new["rows"] - old["rows"] for old, new in zip(before, after, strict=True)}
+    most = {"sessions": 1, "revisions": SEGMENTS, "transcripts": 2, "transcript_segments": 0, "state_values": 0}
+    assert {table: rows for table, rows in read.items() if rows > most[table]} == {}

@@ -36,10 +36,12 @@ READ = """
         SELECT array_agg(s.tenant_id) AS tenants, array_agg(s.agent_id) AS agents, array_agg(n.value_digests) AS digests
         FROM named AS n
         CROSS JOIN LATERAL (
-            SELECT x.tenant_id, x.agent_id FROM sessions AS x
-            WHERE x.bucket = $1 AND x.session_id = n.session_id
-            LIMIT 1
+            -- Of all indexes that begin with the bucket, only the one of the ids has this order.
+            SELECT x.session_id, x.tenant_id, x.agent_id FROM sessions AS x
+            WHERE x.bucket = $1 AND x.session_id >= n.session_id
+            ORDER BY x.session_id LIMIT 1
         ) AS s
+        WHERE s.session_id = n.session_id
     ) AS v
 """
 NAMED = ("tenants", "agents", "digests")

@@ -1,0 +1,1 @@
+"""Checks everything that is stored, row by row and row against row."""

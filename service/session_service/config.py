@@ -70,14 +70,11 @@ class Settings:
     transfer_idle_timeout: float = _setting(30.0, values.seconds(0.1, 3600))
     """Seconds that an upload waits for its caller to send, a download for its caller to read: 0.1 to 3600."""
     transfer_timeout: float = _setting(3600.0, values.seconds(1, 86400))
-    """Seconds that one upload or download may take: 1 to 86400. What broken uploads leave is kept as long."""
+    """Seconds that one upload or download may take: 1 to 86400. What a broken one leaves is removed after that."""
     housekeeping_budget: float = _setting(6.0, values.seconds(0, 60))
     """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))
     """Seconds without a save after which a session's messages are packed into fewer rows: 0 (at once) to 2592000."""
-    collect_after: int = _setting(86_400, values.whole_number(3600, 31_536_000))
-    """Seconds that messages without a revision are kept, as a broken upload leaves them: 3600 to 31536000.
-    Must be longer than any upload takes."""
     event_retention: int = _setting(604_800, values.whole_number(86_400, 315_360_000))
     """Seconds that events are kept: 86400 (a day, for which a request_id is good) to 315360000."""
     drain_timeout: float = _setting(25.0, values.seconds(0, 3600))

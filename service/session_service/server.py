@@ -132,7 +132,7 @@ class Server:
         settings, metrics = self._settings, self._metrics
         chores = (
             Packer(database, Rests(settings.pack_after), metrics),
-            Collector(database, timedelta(seconds=settings.collect_after), metrics),
+            Collector(database, metrics),
             EventTrimmer(database, timedelta(seconds=settings.event_retention), metrics),
         )
         return Housekeeping(chores, settings.housekeeping_budget)

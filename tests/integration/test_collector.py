@@ -94,6 +94,9 @@ async def collecting(database_url: str) -> AsyncIterator[Collector]:
         yield opened
 
 
+UPLOADS = "SELECT transcript_id FROM transcripts WHERE upload_deadline IS NOT NULL"
+
+
 async def finish(collecting: Collector) -> None:
     while await collecting.step():
         pass
@@ -125,8 +128,8 @@ async def test_a_value_that_another_session_needs_is_kept(bench: Bench, collecti
     assert await bench.count("state_values") == 2
 
 
-async def broken_upload(bench: Bench, parent: int | None = None, segments: int = 3) -> int:
-    """Write a transcript that no revision uses, as an upload that broke off leaves it."""
+async def broken_upload(bench: Bench, parent: int | None = None, segments: int = 3, deadline: str | None = None) -> int:
+    """Write a transcript that no revision uses, as an upload that broke off leaves it, or (no deadline) a mistake."""
     number = int(await bench.owner.fetchval("SELECT nextval('transcript_ids')"))
     bucket = bucket_of(bench.tenant, "ada")
     start = 2 if parent else 0
@@ -134,6 +137,11 @@ async def broken_upload(bench: Bench, parent: int | None = None, segments: int =
         "INSERT INTO transcripts VALUES ($1, $2, $3, $4, $5, $6, '', 0)",
         *(number, bench.tenant.tenant_id, parent, start, bucket, int(bool(parent))),
     )
+    if deadline:
+        await bench.owner.execute(
+            "UPDATE transcripts SET upload_deadline = now() + $1::text::interval WHERE transcript_id = $2",
+            *(deadline, number),
+        )
     for place in range(segments):
         await bench.owner.execute(
             "INSERT INTO transcript_segments VALUES ($1, $2, $3, 0, $4, 1, 1, 0, 0, '', 'x')",
@@ -153,7 +161,17 @@ async def test_an_upload_that_broke_off_is_collected_with_what_began_in_it(bench
     assert await bench.state("s") == ("abcd", {})
 
 
-async def test_an_upload_is_left_alone_as_long_as_it_may_take(bench: Bench) -> None:
+async def test_what_a_broken_upload_left_is_found_without_a_walk(bench: Bench, collecting: Collector) -> None:
+    await bench.save("s", "abcd")
+    await broken_upload(bench, deadline="-2 minutes")
+    under_way = await broken_upload(bench, deadline="-10 seconds")
+    await finish(collecting)
+    assert [row["transcript_id"] for row in await bench.owner.fetch(UPLOADS)] == [under_way]
+    assert await bench.count("suspect_transcripts") == 0
+    assert await bench.state("s") == ("abcd", {})
+
+
+async def test_a_transcript_without_a_revision_is_left_alone_as_long_as_an_upload_may_take(bench: Bench) -> None:
     await broken_upload(bench)
     await bench.owner.execute(WALK_NOW)
     async with collector(bench.url, keep=timedelta(hours=1)) as patient:

@@ -15,6 +15,12 @@ from session_service.sessions.observer import Observer, SilentObserver
 HOLD = timedelta(seconds=20)
 """How long others leave the work to whoever did the last of it."""
 
+KEEP = timedelta(hours=25)
+"""How long a transcript without a revision is kept from when a walk first saw it: longer than any upload may take."""
+
+GRACE = timedelta(minutes=1)
+"""From an upload's deadline until what it left is removed: longer than any of its statements takes."""
+
 WALK_EVERY = timedelta(days=1)
 """Time between the beginnings of two walks over everything stored."""
 
@@ -24,9 +30,16 @@ PIECE_ROWS, PIECE_BYTES = 500, 4 << 20
 PIECE_VALUES = 16
 """The same, of values: these are up to a request's size each."""
 
-# $1 how long a transcript without a revision is kept, $2 bucket after which to look first.
+# $1 how long a transcript without a revision is kept, $2 bucket after which to look first, $3 see GRACE.
 LOOK = """
-    SELECT c.walk_bucket, c.next_walk <= now() AS walk_due, p.bucket AS purged_bucket, p.session_id AS purged_session,
+    SELECT
+        EXISTS (
+            SELECT FROM transcripts AS u WHERE u.upload_deadline < now() - $3::interval AND NOT EXISTS (
+                SELECT FROM suspect_transcripts AS t
+                WHERE t.bucket = u.bucket AND t.transcript_id = u.transcript_id AND t.since = '-infinity'
+            )
+        ) AS uploads_broken,
+        c.walk_bucket, c.next_walk <= now() AS walk_due, p.bucket AS purged_bucket, p.session_id AS purged_session,
         coalesce(
             (SELECT v.bucket FROM suspect_values AS v WHERE v.bucket > $2 ORDER BY v.bucket LIMIT 1),
             (SELECT v.bucket FROM suspect_values AS v ORDER BY v.bucket LIMIT 1)
@@ -46,6 +59,14 @@ TAKE = """
     UPDATE collection_state SET holder = $1, held_until = now() + $2::interval
     WHERE id = 0 AND (holder = $1 OR held_until < now())
     RETURNING holder
+"""
+# Spans agents: $1 see GRACE, $2 most.
+SUSPECT_UPLOADS = """
+    INSERT INTO suspect_transcripts AS s (bucket, transcript_id, since)
+    SELECT u.bucket, u.transcript_id, '-infinity' FROM transcripts AS u
+    WHERE u.upload_deadline < now() - $1::interval
+    ORDER BY u.upload_deadline LIMIT $2
+    ON CONFLICT (bucket, transcript_id) DO UPDATE SET since = excluded.since
 """
 DRAIN = "SELECT drain_purged_v1($1, $2, $3, $4)"
 BEGIN = "SELECT begin_search_v1($1)::text"
@@ -105,9 +126,10 @@ class Collector:
       beginning, and is met; one that comes later sees the suspect; and one that takes the value off is either seen
       at the end, or comes after the end, finds no such value, and stores it again.
     - It brings the transcript with it: then nobody could suspect that.
-    - It ends an upload whose transcript was written before. Transcripts are suspects only some time (`keep`) after
-      they were first seen without a revision, and an upload takes less: if it ended at all, then before the search
-      began. Its values must be inserted by the transaction that inserts the revision.
+    - It ends an upload whose transcript was written before. Such a transcript is searched for only when its deadline
+      has passed, and the upload that ends before that holds the same lock until it has committed, so the search meets
+      its revision. It also refuses to begin with a transcript that is a suspect; see uploads.CLAIM. Its values are
+      inserted by the transaction that inserts the revision.
 
     Whoever adds another way of naming what is stored (a session made from another's, say) must take the lock and the
     names off the suspects as the trigger does.
@@ -121,12 +143,12 @@ class Collector:
     def __init__(
         self,
         database: Database,
-        keep: timedelta,
         observer: Observer | None = None,
         *,
+        keep: timedelta = KEEP,
         walk_every: timedelta = WALK_EVERY,
     ) -> None:
-        """`keep`: how long a transcript without a revision is kept: longer than any upload may take."""
+        """Do nothing yet."""
         self._database = database
         self._keep = keep
         self._observer = observer or SilentObserver()
@@ -138,10 +160,11 @@ class Collector:
 
     async def step(self) -> bool:
         """See Chore."""
-        (work,) = await self._database.fetch(LOOK, self._keep, self._last_bucket)
+        (work,) = await self._database.fetch(LOOK, self._keep, self._last_bucket, GRACE)
         buckets = [b for b in (work["bucket_of_values"], work["bucket_of_transcripts"]) if b is not None]
         purged = work["purged_session"] is not None
-        if not (purged or self._under_way or buckets or work["walk_due"]):
+        broken = work["uploads_broken"]
+        if not (purged or broken or self._under_way or buckets or work["walk_due"]):
             return False
         if not await self._is_ours():
             self._under_way = None
@@ -149,6 +172,8 @@ class Collector:
         began = time.perf_counter()
         if purged:
             await self._drain(work["purged_bucket"], work["purged_session"])
+        elif broken:
+            await self._database.fetch(SUSPECT_UPLOADS, GRACE, PIECE_ROWS)
         else:
             if self._under_way is None:
                 self._under_way = self._search(self._next(buckets)) if buckets else self._walk(work["walk_bucket"])

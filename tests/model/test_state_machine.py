@@ -1,7 +1,8 @@
 """Random histories: PostgreSQL and the store in memory must agree on every answer.
 
 Snapshots grow, shrink, are edited in the middle and begin anew; old revisions
-are restored; requests are repeated; sessions are deleted, undeleted and purged.
+are restored; requests are repeated; sessions are deleted, undeleted and purged. In
+between, what nothing needs is collected from PostgreSQL, step by step.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from session_service.postgres.collector import Collector
 from session_service.sessions.model import (
     Change,
     RevisionQuery,
@@ -23,7 +25,9 @@ from session_service.sessions.model import (
     SessionQuery,
     Target,
 )
+from session_service.sessions.placement import bucket_of
 
+from tests.fixtures.collecting import AT_ONCE, collect_all, orphans, wrong_rows
 from tests.fixtures.figures import Tell
 from tests.model.memory_store import MemoryStore
 from tests.model.stores import content, delta, postgres_store, run_now
@@ -34,6 +38,9 @@ NAMES = st.sampled_from(["one", "two"])
 TEXTS = st.sampled_from(["a", "b", "c" * 2000, ""])
 VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", "big" * 700]), max_size=2)
 STEPS, EXAMPLES = 30, 100
+COLLECTOR = uuid4()
+"""Of all examples, so that none waits until another's turn is over."""
+WALK_THERE = "UPDATE collection_state SET walk_bucket = $1, next_walk = '-infinity'"
 SEEN: Counter[str] = Counter()
 REFUSALS = {
     "BaseRevisionNotFound",
@@ -60,6 +67,8 @@ class StoresAgree(RuleBasedStateMachine):
         self._stack = AsyncExitStack()
         self._store, self._tenant = self._runner.run(self._stack.enter_async_context(postgres_store(self.database_url)))
         self._oracle = MemoryStore(self._tenant)
+        self._collector = Collector(self._store._database, AT_ONCE, walk_every=AT_ONCE)
+        self._collector._id = COLLECTOR
         self._now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
         self._texts: dict[tuple[str, str], list[str]] = {}
         self._last_save: Save | None = None
@@ -185,6 +194,16 @@ class StoresAgree(RuleBasedStateMachine):
         self._same(lambda store: store.undelete(change, self._now))
         self._same(lambda store: store.undelete(change, self._now))
 
+    @rule(agent=AGENTS, steps=st.integers(1, 6), walk=st.booleans())
+    def collect(self, agent, steps, walk):
+        self._runner.run(self._collect(steps, bucket_of(self._tenant, agent) if walk else None))
+
+    async def _collect(self, steps: int, walk: int | None) -> None:
+        if walk is not None:
+            await self._store._database.fetch(WALK_THERE, walk)
+        for _ in range(steps):
+            await self._collector.step()
+
     @rule(
         agent=st.sampled_from(["", "ada"]),
         order=st.sampled_from(SessionOrder),
@@ -258,6 +277,14 @@ def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None
     # Chance alone may leave out a refusal that takes several steps; the next test leaves out none.
     assert {"SessionNotFound", "RevisionMismatch"} <= SEEN.keys()
     assert sum(SEEN.values()) > EXAMPLES * STEPS / 2
+    asyncio.run(assert_tidy(database_url))
+
+
+async def assert_tidy(database_url: str) -> None:
+    """Everything is whole; and once all is collected, there is nothing that nothing needs."""
+    await collect_all(database_url)
+    assert await orphans(database_url) == []
+    assert await wrong_rows(database_url) == []
 
 
 def test_stores_agree_on_every_refusal(database_url: str) -> None:

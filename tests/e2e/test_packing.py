@@ -42,7 +42,7 @@ async def assert_kept(client: SessionClient, agent_id: str, saved: Mapping[str, 
 
 
 async def packed(process: ServerProcess) -> float:
-    return await value_of(process, "session_service_packed_messages_total")
+    return await asyncio.to_thread(value_of, process, "session_service_packed_messages_total")
 
 
 async def test_serve_packs_by_itself(server: ServerFactory, database_url: str, agent_id: str, tell: Tell) -> None:
@@ -51,7 +51,7 @@ async def test_serve_packs_by_itself(server: ServerFactory, database_url: str, a
         names = [f"s{number}" for number in range(4)]
         revisions = await asyncio.gather(*(fill(client, agent_id, name) for name in names))
         saved = dict(zip(names, revisions, strict=True))
-        written = await value_of(process, "session_service_saved_messages_total")
+        written = await asyncio.to_thread(value_of, process, "session_service_saved_messages_total")
 
         await until(lambda: _reached(process, written / 2))
 
@@ -63,10 +63,10 @@ async def test_serve_packs_by_itself(server: ServerFactory, database_url: str, a
             saved[name].append([*saved[name][-1], "and on"])
             await client.session(agent_id, name).save(State(messages=saved[name][-1]))
         await assert_kept(client, agent_id, saved)
-    before = await value_of(process, "session_service_packing_before_bytes_total")
-    after = await value_of(process, "session_service_packing_after_bytes_total")
+    before = await asyncio.to_thread(value_of, process, "session_service_packing_before_bytes_total")
+    after = await asyncio.to_thread(value_of, process, "session_service_packing_after_bytes_total")
     assert 0 < after < before
-    assert await value_of(process, "session_service_packing_damaged_total") == 0
+    assert await asyncio.to_thread(value_of, process, "session_service_packing_damaged_total") == 0
     tell(f"packing by itself: {before:.0f} stored bytes became {after:.0f}")
 
 

@@ -21,19 +21,28 @@ async def started(server: ServerProcess, method: str) -> float:
     return await asyncio.to_thread(_started, server, method)
 
 
-def _started(server: ServerProcess, method: str) -> float:
-    lines = _scrape(server).splitlines()
-    wanted = [line for line in lines if line.startswith("grpc_server_started_total{") and f'"{method}"' in line]
+async def until_counted(server: ServerProcess, metric: str, least: float, timeout: float = 30) -> None:
+    """Wait until a metric, named with its labels, is at least so much."""
+
+    async def reached() -> bool:
+        return await asyncio.to_thread(value_of, server, metric) >= least
+
+    await until(reached, timeout)
+
+
+def value_of(server: ServerProcess, metric: str) -> float:
+    """Return the value of a metric, named with its labels; 0 if there is none."""
+    wanted = [line for line in _lines(server) if line.startswith(f"{metric} ")]
     return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
 
 
-async def value_of(server: ServerProcess, name: str) -> float:
-    """Return a metric without labels."""
-    text = await asyncio.to_thread(_scrape, server)
-    (value,) = (line.split()[1] for line in text.splitlines() if line.startswith(f"{name} "))
-    return float(value)
+def _started(server: ServerProcess, method: str) -> float:
+    wanted = [
+        line for line in _lines(server) if line.startswith("grpc_server_started_total{") and f'"{method}"' in line
+    ]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in wanted)
 
 
-def _scrape(server: ServerProcess) -> str:
+def _lines(server: ServerProcess) -> list[str]:
     with urllib.request.urlopen(f"http://{server.ops_address}/metrics", timeout=10) as answer:
-        return str(answer.read().decode())
+        return list(answer.read().decode().splitlines())

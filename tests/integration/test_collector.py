@@ -410,7 +410,11 @@ async def test_a_collector_that_dies_at_any_step_leaves_the_rest_to_the_next(ben
         await bench.save("s", "abc", BIG)
         await bench.save("s", "aXY", OTHER)
         await bench.save("t", "x", OTHER)
+        await bench.save("long", "x", BIG)
+        await bench.save("long", "y", OTHER)
+        await bench.owner.execute("UPDATE sessions SET head_revision = 501 WHERE session_name = 'long'")
         await bench.purge("s")
+        await bench.purge("long")
         await broken_upload(bench)
         await bench.owner.execute(WALK_NOW)
         async with collector(bench.url) as dying:

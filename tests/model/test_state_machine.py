@@ -1,8 +1,9 @@
 """Random histories: PostgreSQL and the store in memory must agree on every answer.
 
 Snapshots grow, shrink, are edited in the middle and begin anew; old revisions
-are restored; requests are repeated; sessions are deleted, undeleted and purged.
-PostgreSQL's messages are packed now and then, which no answer may show.
+are restored; requests are repeated; sessions are deleted, undeleted and purged. In
+between, PostgreSQL's messages are packed and what nothing needs is collected, step
+by step, which no answer may show.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from session_service.postgres import downloads
 from session_service.postgres.cold_sessions import Rests
+from session_service.postgres.collector import Collector
 from session_service.postgres.packer import Packer
 from session_service.sessions import transcript
 from session_service.sessions.model import (
@@ -31,8 +33,10 @@ from session_service.sessions.model import (
     SessionQuery,
     Target,
 )
+from session_service.sessions.placement import bucket_of
 from session_service.sessions.store import SessionStore
 
+from tests.fixtures.collecting import AT_ONCE, collect_all, orphans, wrong_rows
 from tests.fixtures.figures import Tell
 from tests.fixtures.packing import Heard
 from tests.model.memory_store import MemoryStore
@@ -44,6 +48,9 @@ NAMES = st.sampled_from(["one", "two"])
 TEXTS = st.sampled_from(["a", "b", "c" * 2000, ""])
 VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", "big" * 700]), max_size=2)
 STEPS, EXAMPLES = 30, 100
+COLLECTOR = uuid4()
+"""Of all examples, so that none waits until another's turn is over."""
+WALK_THERE = "UPDATE collection_state SET walk_bucket = $1, next_walk = '-infinity'"
 SEEN: Counter[str] = Counter()
 PACKED: list[int] = []
 """Messages, each time."""
@@ -72,6 +79,8 @@ class StoresAgree(RuleBasedStateMachine):
         self._stack = AsyncExitStack()
         self._store, self._tenant = self._runner.run(self._stack.enter_async_context(postgres_store(self.database_url)))
         self._oracle = MemoryStore(self._tenant)
+        self._collector = Collector(self._store._database, AT_ONCE, walk_every=AT_ONCE)
+        self._collector._id = COLLECTOR
         self._now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
         self._texts: dict[tuple[str, str], list[str]] = {}
         self._last_save: Save | None = None
@@ -243,6 +252,16 @@ class StoresAgree(RuleBasedStateMachine):
         PACKED.append(heard.messages)
         assert not heard.damaged
 
+    @rule(agent=AGENTS, steps=st.integers(1, 6), walk=st.booleans())
+    def collect(self, agent, steps, walk):
+        self._runner.run(self._collect(steps, bucket_of(self._tenant, agent) if walk else None))
+
+    async def _collect(self, steps: int, walk: int | None) -> None:
+        if walk is not None:
+            await self._store._database.fetch(WALK_THERE, walk)
+        for _ in range(steps):
+            await self._collector.step()
+
     @rule(
         agent=st.sampled_from(["", "ada"]),
         order=st.sampled_from(SessionOrder),
@@ -346,6 +365,14 @@ def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None
     assert {"SessionNotFound", "RevisionMismatch"} <= SEEN.keys()
     assert sum(PACKED) > EXAMPLES / 10
     assert sum(SEEN.values()) > EXAMPLES * STEPS / 2
+    asyncio.run(assert_tidy(database_url))
+
+
+async def assert_tidy(database_url: str) -> None:
+    """Everything is whole; and once all is collected, there is nothing that nothing needs."""
+    await collect_all(database_url)
+    assert await orphans(database_url) == []
+    assert await wrong_rows(database_url) == []
 
 
 def test_stores_agree_on_every_refusal(database_url: str) -> None:

@@ -449,8 +449,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     show_deleted, it cannot be saved to or restored, its name stays taken, and
     UndeleteSession brings it back. Deleting a soft-deleted session again is
     FAILED_PRECONDITION, reason SESSION_DELETED. With purge the session, deleted
-    before or not, is removed for good and its name is free. Values of 1 KiB and
-    more, which sessions of an agent share, stay until they are collected.
+    before or not, is removed for good and its name is free. Nobody can read
+    anything of it from then on. Values of 1 KiB and more, which sessions of an
+    agent may share, and what a long session has (more than 500 revisions or 16 MiB
+    of messages) leave the database in the background.
     """
 
     UndeleteSession: _SessionServiceUndeleteSessionType
@@ -707,8 +709,10 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
         show_deleted, it cannot be saved to or restored, its name stays taken, and
         UndeleteSession brings it back. Deleting a soft-deleted session again is
         FAILED_PRECONDITION, reason SESSION_DELETED. With purge the session, deleted
-        before or not, is removed for good and its name is free. Values of 1 KiB and
-        more, which sessions of an agent share, stay until they are collected.
+        before or not, is removed for good and its name is free. Nobody can read
+        anything of it from then on. Values of 1 KiB and more, which sessions of an
+        agent may share, and what a long session has (more than 500 revisions or 16 MiB
+        of messages) leave the database in the background.
         """
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from session_service.postgres.search import MOST_SUSPECTS, Suspects, ValueKey, a
 from session_service.postgres.walk import walk
 from session_service.sessions.observer import Observer, SilentObserver
 
-HOLD = timedelta(seconds=20)
+HOLD = timedelta(seconds=10)
 """How long others leave the work to whoever did the last of it."""
 
 KEEP = timedelta(hours=25)

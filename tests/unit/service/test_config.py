@@ -85,6 +85,8 @@ def test_metrics_may_be_reachable_from_elsewhere() -> None:
         ("--pool-size", "ten", "1 to 1000"),
         ("--statement-timeout", "nan", "0.1 to 3600"),
         ("--drain-timeout", "-1", "0 to 3600"),
+        ("--event-retention", "86399", "86400 to"),
+        ("--collect-after", "3599", "3600 to"),
         ("--max-request-bytes", "1e9", "1024 to"),
         ("--log-level", "loud", "debug or info"),
         ("--log-format", "xml", "json or console"),
@@ -114,6 +116,11 @@ def test_database_url_and_data_dir_exclude_each_other(capsys: pytest.CaptureFixt
 def test_migrate_needs_a_database_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--database-url" in refusal(capsys, ["migrate"])
     assert parse(["migrate", "--database-url", URL], {})[1].database_url == URL
+
+
+def test_verify_needs_a_database_url(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--database-url" in refusal(capsys, ["verify"])
+    assert parse(["verify", "--database-url", URL], {})[1].database_url == URL
 
 
 def test_a_password_is_neither_in_repr_nor_in_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:

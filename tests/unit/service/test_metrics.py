@@ -38,3 +38,20 @@ def test_what_packing_did_is_counted() -> None:
     assert value("session_service_packing_after_bytes_total") == 3300
     assert value("session_service_packing_seconds_bucket", {"le": "0.0025"}) == 1
     assert value("session_service_packing_damaged_total") == 1
+
+
+def test_what_housekeeping_tells_is_counted() -> None:
+    metrics = Metrics("1")
+    metrics.collected("state_values", 2)
+    metrics.collected("state_values", 3)
+    metrics.collected("transcripts", 0)
+    metrics.collecting(0.004)
+    metrics.trimmed(1000, 0.004)
+    metrics.log_reaches_back(3600)
+    value = metrics.registry.get_sample_value
+    assert value("session_service_collected_rows_total", {"table": "state_values"}) == 5
+    assert value("session_service_collected_rows_total", {"table": "transcripts"}) == 0
+    assert value("session_service_collect_seconds_bucket", {"le": "0.005"}) == 1
+    assert value("session_service_trimmed_events_total") == 1000
+    assert value("session_service_trim_seconds_count") == 1
+    assert value("session_service_event_log_age_seconds") == 3600

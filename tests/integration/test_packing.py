@@ -491,6 +491,7 @@ async def test_histories_part_at_the_last_common_message_whatever_is_packed_mean
         if query in (transcripts.MARKS, transcripts.SEGMENT) and (size := next(sizes, None)):
             with monkeypatch.context() as undone:
                 undone.setattr(scene.database, "fetch", fetch)
+                await scene.owner.execute("DELETE FROM packed_sessions")
                 await scene.pack(target=size)
         return await fetch(query, *arguments)
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -479,35 +480,35 @@ async def test_rows_that_changed_since_they_were_read_stay(scene: Scene) -> None
     assert len(await scene.segments()) == 9
 
 
-@pytest.mark.parametrize("keep", [0, 1, 13, 14, 20, 29, 30])
+@pytest.mark.parametrize("kind", ["snapshot", "delta"])
 async def test_histories_part_at_the_last_common_message_whatever_is_packed_meanwhile(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, keep: int
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Before each statement of a plan, the segments become larger ones."""
     fetch, sizes = scene.database.fetch, iter(())
-    names = ["snapshot", "delta"]
-    for name in names:
-        await scene.one_by_one(name, texts(30))
 
     async def packing_first(query: str, *arguments: Any) -> Sequence[asyncpg.Record]:
-        if query in (transcripts.MARKS, transcripts.SEGMENT):
-            for size in sizes:
-                with monkeypatch.context() as undone:
-                    undone.setattr(scene.database, "fetch", fetch)
-                    await scene.pack(target=size)
-                break
+        if query in (transcripts.MARKS, transcripts.SEGMENT) and (size := next(sizes, None)):
+            with monkeypatch.context() as undone:
+                undone.setattr(scene.database, "fetch", fetch)
+                await scene.owner.execute("DELETE FROM packed_sessions")
+                await scene.pack(target=size)
         return await fetch(query, *arguments)
 
     monkeypatch.setattr(scene.database, "fetch", packing_first)
-    for first in (2, 3, 7, 64):
-        sizes = iter((first, 5, 8, 11, 64))
-        await scene.save("snapshot", [*texts(keep), f"and {first}"])
-        await scene.save("snapshot", texts(30))
-        await scene.change("delta", 30, [f"and {first}"], keep)
-    monkeypatch.undo()
-    shared = await scene.owner.fetch("SELECT parent_message_count FROM transcripts")
-    assert {row[0] for row in shared} <= {0, keep}
-    await scene.assert_kept()
+    for number, (keep, *growth) in enumerate(product((12, 13, 28), (1, 2, 3), (1, 5), (64,))):
+        name = f"s{number}"
+        sizes = iter(())
+        await scene.one_by_one(name, texts(30))
+        sizes = iter(growth)
+        if kind == "snapshot":
+            await scene.save(name, [*texts(keep), "parting"])
+        else:
+            await scene.change(name, 30, ["parting"], keep)
+        shared = await scene.owner.fetchval("SELECT parent_message_count FROM transcripts ORDER BY 1 DESC LIMIT 1")
+        assert shared == keep, growth
+        await scene.assert_kept()
+        await scene.purge(name)
 
 
 class StoppingDatabase:

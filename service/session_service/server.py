@@ -17,7 +17,7 @@ from session_service.addresses import Address
 from session_service.api.interceptors import layers, observation
 from session_service.api.interceptors.pipeline import Pipeline
 from session_service.api.session_servicer import SessionServicer
-from session_service.api.transfers import TransferLimits, Transfers
+from session_service.api.transfers import WINDOW, TransferLimits, Transfers
 from session_service.build_info import version
 from session_service.config import Settings
 from session_service.database_source import StartupError, database_url
@@ -151,6 +151,10 @@ class Server:
                 ("grpc.so_reuseport", 0),  # a taken port is an error, not a second server
                 # Above ours, which tells the caller more.
                 ("grpc.max_receive_message_length", 4 * limit + 1024 * 1024),
+                # What a stream takes in before it is read, by itself: gRPC's own estimate of what a connection can
+                # carry makes it several MiB, which no budget for large states could bound.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", WINDOW),
                 ("grpc.keepalive_time_ms", 30_000),
                 # Clients may ask twice as often as ours does whether we are still there.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

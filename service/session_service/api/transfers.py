@@ -17,8 +17,8 @@ from session_service.sessions.uploads import UPLOAD_SECONDS
 PATIENCE = 5.0
 """Seconds to wait for a share of the memory, before the caller is told to come again."""
 
-WINDOW = 6 << 20
-"""Bytes of a stream that gRPC takes in, or keeps, before they are asked for; measured."""
+WINDOW = 512 << 10
+"""Bytes of a stream that gRPC takes in before they are asked for: what a caller may send ahead."""
 
 _Result = TypeVar("_Result")
 
@@ -39,8 +39,8 @@ class TransferLimits(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Bytes for one of them: a message as bytes and parsed, a segment as it is and compressed, and the window."""
-        return min(2 * self.message_bytes + 2 * SEGMENT_BYTES + WINDOW, self.memory_bytes)
+        """Bytes for one of them: a message as bytes and parsed, a segment as it is and compressed, windows."""
+        return min(2 * self.message_bytes + 2 * SEGMENT_BYTES + 2 * WINDOW, self.memory_bytes)
 
 
 class Transfers:

@@ -5,7 +5,6 @@ and by transcripts, whose ids are never used again and whose messages never chan
 not another's. Running digests are followed from segment to segment all the same.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from session_service.codec import compression
 from session_service.postgres import checksums, rows, states, stored_state
 from session_service.postgres.states import Fetch
 from session_service.postgres.transcripts import Link, Transcripts
+from session_service.postgres.transfer_work import TransferWork
 from session_service.sessions import digests, fragments, placement
 from session_service.sessions.errors import RevisionNotFound, SessionNotFound, SessionServiceError
 from session_service.sessions.model import Revision, Session, SessionKey, Target
@@ -110,9 +110,9 @@ async def open_state(fetch: Fetch, key: SessionKey, target: Target, message_limi
     return Opened(key, rows.session(row, key.agent_id), revision, state, values, transcript_id, digest, low)
 
 
-async def parts(fetch: Fetch, opened: Opened, room: asyncio.Semaphore) -> AsyncGenerator[bytes, None]:
-    """See Download.parts. `room`: for so many statements at a time."""
-    reader = _Reader(fetch, opened, room)
+async def parts(work: TransferWork, opened: Opened) -> AsyncGenerator[bytes, None]:
+    """See Download.parts."""
+    reader = _Reader(work, opened)
     try:
         async for part in reader.values():
             yield part
@@ -125,10 +125,9 @@ async def parts(fetch: Fetch, opened: Opened, room: asyncio.Semaphore) -> AsyncG
 class _Reader:
     """Reads the parts of an opened state."""
 
-    def __init__(self, fetch: Fetch, opened: Opened, room: asyncio.Semaphore) -> None:
-        self._fetch_at_once = fetch
+    def __init__(self, work: TransferWork, opened: Opened) -> None:
+        self._work = work
         self._opened = opened
-        self._room = room
         key = opened.key
         self._scope = (placement.bucket_of(key.tenant, key.agent_id), key.tenant.tenant_id)
 
@@ -146,8 +145,8 @@ class _Reader:
             yield await self._read_values(wanted)
 
     async def _read_values(self, wanted: Sequence[bytes]) -> bytes:
-        found = await self._fetch(VALUES, *self._scope, self._opened.key.agent_id, wanted)
-        return await asyncio.to_thread(_join_values, sorted(found, key=lambda row: int(row["place"])))
+        found = await self._work.fetch(VALUES, *self._scope, self._opened.key.agent_id, wanted)
+        return await self._work.compute(_join_values, sorted(found, key=lambda row: int(row["place"])))
 
     async def messages(self) -> AsyncIterator[bytes]:
         """The messages, from `low` on."""
@@ -156,28 +155,24 @@ class _Reader:
         if position >= count:
             return
         secret = opened.key.tenant.digest_secret
-        transcripts = Transcripts(self._fetch, *self._scope, secret)
+        transcripts = Transcripts(self._work.fetch, *self._scope, secret)
         chain = await transcripts.chain(opened.transcript_id, count)
         digest = digests.start(secret) if position == 0 else None
         for link, high in _oldest_first(chain, count):
             while link.low <= position < high:
-                page = await self._fetch(PAGE, *self._scope, link.transcript_id, position, high, PART_BYTES)
-                part, position, digest = await asyncio.to_thread(_join, page, position, high, digest, secret)
+                page = await self._work.fetch(PAGE, *self._scope, link.transcript_id, position, high, PART_BYTES)
+                part, position, digest = await self._work.compute(_join, page, position, high, digest, secret)
                 yield part
         if position < count:
             raise stored_state.Damaged(f"messages from {position} are missing")
         if digest not in (None, opened.digest):
             raise stored_state.Damaged("the messages are another revision's")
 
-    async def _fetch(self, query: str, *arguments: object) -> Sequence[asyncpg.Record]:
-        async with self._room:
-            return await self._fetch_at_once(query, *arguments)
-
     async def gone_or_damaged(self, error: stored_state.Damaged) -> SessionServiceError:
         """Why something is missing: it was removed while it was read, or it is damaged."""
         key, session, revision = self._opened[:3]
         arguments = (*self._scope, key.agent_id, key.session_name, session.session_id, revision.revision)
-        found = await self._fetch(STILL_THERE, *arguments)
+        found = await self._work.fetch(STILL_THERE, *arguments)
         told = {"agent_id": key.agent_id, "session_name": key.session_name}
         if not found:
             return SessionNotFound(f"{key} was purged while it was read", told)

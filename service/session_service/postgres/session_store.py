@@ -1,6 +1,5 @@
 """SessionStore on PostgreSQL."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from session_service.postgres.operations import (
 from session_service.postgres.outcomes import change_refusal
 from session_service.postgres.pool import Database
 from session_service.postgres.saves import Saves
+from session_service.postgres.transfer_work import TransferWork
 from session_service.postgres.uploads import PostgresUpload, Writing
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
@@ -76,9 +76,8 @@ class PostgresSessionStore:
         self._waits = LockWaits(max(1, database.pool_size // 2))
         self._saves = Saves(database, batcher, self._waits, self._observer)
         self._max_read_bytes = max_read_bytes
-        # Uploads and downloads never take all of them either.
-        self._transfers = asyncio.Semaphore(max(1, database.pool_size // 2))
-        self._writing = Writing(database, self._saves, self._transfers, upload_seconds)
+        self._work = TransferWork(database)
+        self._writing = Writing(self._work, self._saves, upload_seconds)
 
     async def tenant(self, name: str) -> Tenant:
         """See SessionStore. Tenants never change, so each is read once."""
@@ -184,7 +183,7 @@ class PostgresSessionStore:
     async def _parts(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         size = len(opened.state)
         with self._noticing_damage():
-            async with aclosing(downloads.parts(self._database.fetch, opened, self._transfers)) as parts:
+            async with aclosing(downloads.parts(self._work, opened)) as parts:
                 async for part in parts:
                     size += len(part)
                     yield part

@@ -4,7 +4,6 @@ They go into a transcript that no revision uses until then, so no lock is held a
 held while the caller is waited for.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -15,10 +14,11 @@ import asyncpg
 from session_service.postgres import saving
 from session_service.postgres.heads import Head, StateParts, read_head
 from session_service.postgres.operations import SaveStatus, SegmentRow, ValueRow, execute
-from session_service.postgres.pool import Connection, Database
+from session_service.postgres.pool import Connection
 from session_service.postgres.saves import Saves
 from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.transcripts import Link, Transcripts
+from session_service.postgres.transfer_work import TransferWork
 from session_service.sessions import digests, placement
 from session_service.sessions.errors import Contention
 from session_service.sessions.model import Content, Save, Saved, SessionKey
@@ -100,10 +100,8 @@ MARKS = """
 class Writing(NamedTuple):
     """What all uploads of a store share."""
 
-    database: Database
+    work: TransferWork
     saves: Saves
-    room: asyncio.Semaphore
-    """Statements of uploads and downloads at a time: they leave connections to others."""
     seconds: float
     """How long an upload may take."""
 
@@ -124,7 +122,7 @@ class PostgresUpload:
     @classmethod
     async def begin(cls, writing: Writing, save: Save) -> "PostgresUpload":
         """Looks what is stored of the session."""
-        stored = None if save.self_contained or not save.session_name else await _stored(writing.database, save)
+        stored = None if save.self_contained or not save.session_name else await _stored(writing.work, save)
         arriving = Arriving(save.tenant.digest_secret, compared=stored is not None)
         return cls(writing, save, arriving, stored)
 
@@ -133,7 +131,7 @@ class PostgresUpload:
         while self._marks and self._arriving.expects(len(messages)):
             page = await anext(self._marks, None)
             self._arriving.expect(page or (), last=page is None)
-        for row in await asyncio.to_thread(self._take_in, messages):
+        for row in await self._writing.work.compute(self._take_in, messages):
             await self._write(row)
 
     async def finish(self, save: Save, now: datetime) -> Saved:
@@ -141,8 +139,9 @@ class PostgresUpload:
         content = save.content
         if not isinstance(content, Content):
             raise TypeError("only a snapshot can be uploaded")
-        rest = await asyncio.to_thread(lambda: [*map(saving.segment_of, self._arriving.rest())])
-        inline, shared, values = await asyncio.to_thread(saving.sort_values, save.tenant.digest_secret, content.values)
+        compute = self._writing.work.compute
+        rest = await compute(lambda: [*map(saving.segment_of, self._arriving.rest())])
+        inline, shared, values = await compute(saving.sort_values, save.tenant.digest_secret, content.values)
         prepared = saving.prepare(save, now, self._arriving.end)
         parts = StateParts(content.kept, inline, shared)
         conclude = partial(self._conclude, rest, parts, values)
@@ -152,10 +151,9 @@ class PostgresUpload:
         return [*map(saving.segment_of, self._arriving.add(messages))]
 
     async def _write(self, row: SegmentRow) -> None:
-        async with self._writing.room:
-            if self._transcript_id is None:
-                self._transcript_id = await self._begin_transcript()
-            (found,) = await self._writing.database.fetch(WRITE, *self._scope, self._transcript_id, *row)
+        if self._transcript_id is None:
+            self._transcript_id = await self._begin_transcript()
+        (found,) = await self._writing.work.fetch(WRITE, *self._scope, self._transcript_id, *row)
         if not found["count"]:
             raise _too_late()
         self._written_messages += row.message_count
@@ -164,7 +162,7 @@ class PostgresUpload:
     async def _begin_transcript(self) -> int:
         parent = _parent(self._arriving)
         seconds = self._writing.seconds
-        (made,) = await self._writing.database.fetch(BEGIN, *self._scope, *parent, seconds)
+        (made,) = await self._writing.work.fetch(BEGIN, *self._scope, *parent, seconds)
         return int(made["transcript_id"])
 
     async def _conclude(
@@ -214,9 +212,9 @@ class PostgresUpload:
 class _Stored:
     """What an upload is compared with: the transcript of its session's head."""
 
-    def __init__(self, database: Database, scope: tuple[int, int], tail: Tail, chain: Sequence[Link]) -> None:
+    def __init__(self, work: TransferWork, scope: tuple[int, int], tail: Tail, chain: Sequence[Link]) -> None:
         self.tail = tail
-        self._database = database
+        self._work = work
         self._scope = scope
         self._chain = chain
 
@@ -239,7 +237,7 @@ class _Stored:
         first = link.low
         while first < high:
             arguments = (*self._scope, link.transcript_id, first, high, MARKS_AT_A_TIME)
-            rows = await self._database.fetch(MARKS, *arguments)
+            rows = await self._work.fetch(MARKS, *arguments)
             if not rows:
                 return
             ends = [(row["first_message"] + row["message_count"], row) for row in rows]
@@ -247,18 +245,18 @@ class _Stored:
             first = ends[-1][0]
 
 
-async def _stored(database: Database, save: Save) -> _Stored | None:
-    head = await read_head(database.fetch, SessionKey(save.tenant, save.agent_id, save.session_name))
+async def _stored(work: TransferWork, save: Save) -> _Stored | None:
+    head = await read_head(work.fetch, SessionKey(save.tenant, save.agent_id, save.session_name))
     if head is None:
         return None
     bucket, tenant_id = _scope(save)
     tail = head.tail
-    transcripts = Transcripts(database.fetch, bucket, tenant_id, save.tenant.digest_secret)
+    transcripts = Transcripts(work.fetch, bucket, tenant_id, save.tenant.digest_secret)
     chain = await transcripts.chain(tail.transcript_id, tail.transcript_length)
     # What is compared is not kept, so it cannot be written anew, later, because the branch would be too deep.
     if not chain or chain[0].depth >= MAX_DEPTH:
         return None
-    return _Stored(database, (bucket, tenant_id), tail, chain)
+    return _Stored(work, (bucket, tenant_id), tail, chain)
 
 
 def _parent(arriving: Arriving) -> tuple[int | None, int, bytes, int, int]:

@@ -73,6 +73,7 @@ class LargeStates:
         seconds = self._connection.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         while True:
+            used = self._batch_bytes
             try:
                 return await with_retries(
                     lambda left: self._connection.attempt(self._send, self._requests(header, history), left),
@@ -81,9 +82,9 @@ class LargeStates:
                 )
             except MessageTooLarge as error:
                 smaller = (error.limit or 0) // 2
-                if not 0 < smaller < self._batch_bytes:
+                if not 0 < smaller < used:  # not as it is by now: another upload may have met the limit, too
                     raise
-                self._batch_bytes = smaller  # this server's limit is lower than usual
+                self._batch_bytes = min(self._batch_bytes, smaller)  # this server's limit is lower than usual
 
     async def download(self, request: messages.DownloadSessionRequest, timeout: float | None) -> Downloaded:
         """Fetch a state; a retry fetches all of it again."""

@@ -108,9 +108,7 @@ def told(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
     return found
 
 
-async def test_the_command_packs_until_nothing_is_left(
-    server: ServerFactory, database_url: str, agent_id: str
-) -> None:
+async def test_the_command_packs_until_nothing_is_left(server: ServerFactory, database_url: str, agent_id: str) -> None:
     process = await asyncio.to_thread(server, database_url=database_url)
     async with SessionClient(process.address) as client:
         saved = {name: await fill(client, agent_id, name) for name in ("a", "b")}

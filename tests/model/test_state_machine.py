@@ -194,9 +194,7 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(full=st.sampled_from([2, 3, 3, 64]), growing=st.booleans())
     def pack(self, full, growing):
         heard = Heard()
-        packer = Packer(
-            self._store._database, Rests(0, 10**9 if growing else 0), heard, take_over=True, target=full
-        )
+        packer = Packer(self._store._database, Rests(0, 10**9 if growing else 0), heard, take_over=True, target=full)
         assert self._runner.run(packer.finish()) == 0
         PACKED.append(heard.messages)
         assert not heard.damaged
@@ -271,7 +269,10 @@ def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None
             suppress_health_check=list(HealthCheck),
         ),
     )
-    tell(f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)}; {sum(PACKED)} messages packed")
+    tell(
+        f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)};"
+        f" {sum(PACKED)} messages packed"
+    )
     # Chance alone may leave out a refusal that takes several steps; the next test leaves out none.
     assert {"SessionNotFound", "RevisionMismatch"} <= SEEN.keys()
     assert sum(PACKED) > EXAMPLES / 10

@@ -18,7 +18,8 @@ LONG_PARTS = ((0, 500), (500, 4500), (4500, 5000))
 READS = "reads"
 """Not a save: what reading a session costs. Written alone."""
 WAVES = 10
-"""How often a packed case saves the conversations: one wave leaves as much room behind as it took before it was packed."""
+"""How often a packed case saves the conversations. What a wave took before it was packed stays behind as free room,
+which the next one uses: after one wave alone that would be most of what is stored."""
 DEFAULT = (
     "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
     "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled,coding:16:packed,airline:16:packed"
@@ -75,7 +76,7 @@ def _parse(text: str) -> Case:
     if text == READS:
         return Case(READS, in_flight=1)
     found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled|:packed)?", text)
-    if not found or found[3] and found[4] == ":packed":
+    if not found or (found[3] and found[4] == ":packed"):
         raise ValueError(f"{text!r} is not {SYNTAX}")
     work, in_flight, processes, kind = found.groups()
     count = int(in_flight)

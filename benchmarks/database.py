@@ -19,14 +19,15 @@ WHERE relkind IN ('r', 'm') AND relnamespace NOT IN ('pg_catalog'::regnamespace,
 """
 """Tables with their indexes and TOAST."""
 PARTS = """
-SELECT c.relname, pg_relation_size(c.oid)::bigint AS heap,
-    coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)::bigint AS toast, pg_indexes_size(c.oid)::bigint AS indexes
+SELECT c.relname, pg_table_size(c.oid)::bigint - toast.size AS heap, toast.size AS toast,
+    pg_indexes_size(c.oid)::bigint AS indexes
 FROM pg_class AS c
+CROSS JOIN LATERAL (SELECT coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0)::bigint AS size) AS toast
 WHERE c.relkind IN ('r', 'm')
     AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
 ORDER BY pg_total_relation_size(c.oid) DESC
 """
-"""Free space maps and the like are in none of them: a page or three for each."""
+"""The same, parted."""
 
 
 class Cluster:

@@ -16,7 +16,8 @@ def heading(packing: Packing) -> str:
 def line(packing: Packing) -> str:
     """Tell one measurement in a line."""
     return (
-        f"round {packing.round}  {packing.case:24} stored {stored(packing):.2f} × packed, {before(packing):.2f} × before;"
+        f"round {packing.round}  {packing.case:24}"
+        f" stored {stored(packing):.2f} × packed, {before(packing):.2f} × before;"
         f" {packing.revisions_compared} revisions equal"
     )
 

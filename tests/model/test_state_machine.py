@@ -359,7 +359,8 @@ def test_stores_agree_on_random_histories(database_url: str, tell: Tell) -> None
         ),
     )
     tell(
-        f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)}; {sum(PACKED)} messages packed"
+        f"random histories: {sum(SEEN.values())} answers of two stores compared, {dict(SEEN)};"
+        f" {sum(PACKED)} messages packed"
     )
     # Chance alone may leave out a refusal that takes several steps; the next test leaves out none.
     assert {"SessionNotFound", "RevisionMismatch"} <= SEEN.keys()

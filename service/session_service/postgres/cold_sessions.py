@@ -52,9 +52,9 @@ HOLD = """
 """
 RELEASE = "UPDATE packing_state SET held_until = '-infinity' WHERE source = 0 AND holder = $1"
 
-# Spans agents: $1 bucket and $2 session after which to look, $3 at how many, $4 how many to give; given are those that were
-# saved after they had been packed last, but not after $5, or that were left unfinished and not saved after $6 (NULL: never).
-# The row without a session tells how far this came. Each of the tables is read by primary key, see states.READ.
+# Spans agents: $1 bucket and $2 session after which to look, $3 at how many, $4 how many to give. Given are those that
+# were saved after they had been packed last, but not after $5, or were left unfinished and not saved after $6 (NULL:
+# whenever). The row without a session tells how far this came. Each table is read by primary key, see states.READ.
 SCAN = """
     WITH walked AS MATERIALIZED (
         SELECT s.bucket, s.session_id, s.tenant_id, s.head_revision, s.head_transcript_id, s.update_time, s.agent_id,
@@ -63,7 +63,8 @@ SCAN = """
         ORDER BY s.bucket, s.session_id LIMIT $3
     ),
     found AS MATERIALIZED (
-        SELECT w.*, p.head_revision AS packed_revision, p.open_transcript_id, coalesce(w.update_time <= $6, true) AS rests_long
+        SELECT w.*, p.head_revision AS packed_revision, p.open_transcript_id,
+            coalesce(w.update_time <= $6, true) AS rests_long
         FROM walked AS w
         LEFT JOIN LATERAL (
             SELECT x.* FROM packed_sessions AS x WHERE x.bucket = w.bucket AND x.session_id = w.session_id LIMIT 1
@@ -76,7 +77,9 @@ SCAN = """
         NULL::bigint AS growing, NULL::bigint[] AS transcripts, NULL::text AS agent_id, NULL::text AS session_name,
         NULL::bigint AS tenant_id, NULL::text AS tenant, NULL::bytea AS digest_secret,
         (SELECT count(*) FROM walked) AS walked,
-        (SELECT array[w.bucket, w.session_id] FROM walked AS w ORDER BY w.bucket DESC, w.session_id DESC LIMIT 1) AS reached
+        (
+            SELECT array[w.bucket, w.session_id] FROM walked AS w ORDER BY w.bucket DESC, w.session_id DESC LIMIT 1
+        ) AS reached
     UNION ALL
     (SELECT f.bucket, f.session_id, f.head_revision,
         CASE WHEN NOT f.rests_long THEN f.head_transcript_id END,

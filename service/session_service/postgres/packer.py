@@ -1,8 +1,9 @@
 """Packs what rests: small segments of sessions that nobody saves to just now become larger ones.
 
-Reading, checking and compressing happen outside of any transaction. pack_segments_v1 then replaces the rows in one short
-one, under the session's lock, if they are still those that were read. A kill at any point therefore costs no more than the
-work on one segment, and a reader, whose statement sees the rows either as they were or as they are, sees the same messages.
+Reading, checking and compressing happen outside of any transaction. pack_segments_v1 then replaces the rows in one
+short one, under the session's lock, if they are still those that were read. A kill at any point therefore costs no more
+than the work on one segment. A reader's statement sees the rows either as they were or as they are, and so the same
+messages.
 """
 
 import asyncio

@@ -42,8 +42,8 @@ MARKS = """
     ORDER BY first_message DESC LIMIT $5
 """
 
-# $1 bucket, $2 tenant, $3 transcript, $4 a message: the segment that holds it, and where the one before that ended. In one
-# statement: packing may replace both between two. $5: without the payload if the segment ends with this many messages.
+# $1 bucket, $2 tenant, $3 transcript, $4 a message: the segment that holds it, and where the one before that ended. In
+# one statement: packing may replace both between two. $5: without the payload if the segment ends with so many.
 SEGMENT = """
     SELECT g.first_message, g.message_count, g.end_bytes, g.raw_size, g.codec, g.digest,
         CASE WHEN g.first_message + g.message_count IS DISTINCT FROM $5 THEN g.payload END AS payload, g.checksum,

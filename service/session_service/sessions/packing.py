@@ -4,9 +4,9 @@ A message that was saved by itself is a row by itself: it compresses badly, and 
 transcript rests, it becomes a part of a segment of about TARGET_MESSAGES messages.
 
 A transcript may go on after a rest, and its last, incomplete segment would then be rewritten each time. Of a growing
-transcript the end is therefore packed only when there is as much to add as there is to rewrite: a message is rewritten at
-most once for each doubling of its segment, and once more when that gets full. What cannot grow any more, or has not
-for long, is packed to its end.
+transcript the end is therefore packed only when there is as much to add as there is to rewrite: a message is rewritten
+at most once for each doubling of its segment, and once more when that gets full. What cannot grow any more, or has not
+for long, is packed to its end; a short end then joins the segment before it, since it would compress badly alone.
 """
 
 from collections.abc import Sequence

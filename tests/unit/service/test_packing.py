@@ -1,12 +1,16 @@
 """Which segments become one, decided without a database."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from session_service.sessions.packing import FEWEST, TARGET_MESSAGES, Choice, Piece, choose
 from session_service.sessions.transcript import SEGMENT_BYTES
 
 HISTORIES = st.lists(
-    st.tuples(st.integers(1, 100), st.sampled_from([0, 10, 1000, SEGMENT_BYTES // 2, SEGMENT_BYTES, 3 * SEGMENT_BYTES])),
+    st.tuples(
+        st.integers(1, 100), st.sampled_from([0, 10, 1000, SEGMENT_BYTES // 2, SEGMENT_BYTES, 3 * SEGMENT_BYTES])
+    ),
     max_size=150,
 )
 
@@ -39,13 +43,21 @@ def packed(segments: list[Piece], choice: Choice) -> list[Piece]:
 
 
 def test_messages_are_packed_by_64() -> None:
-    choice = choose(pieces(*[1] * 130), growing=False)
-    assert shape(choice) == [[1] * 64, [1] * 64, [1, 1]]
+    choice = choose(pieces(*[1] * 128), growing=False)
+    assert shape(choice) == [[1] * 64, [1] * 64]
     assert not choice.unfinished
 
 
+def test_a_short_end_joins_what_is_before_it() -> None:
+    assert shape(choose(pieces(*[1] * 130), growing=False)) == [[1] * 64, [1] * 66]
+    assert shape(choose(pieces(64, 70, *[1] * 57), growing=False)) == [[70, *[1] * 57]]
+    assert shape(choose(pieces(64, 70, *[1] * 58), growing=False)) == [[1] * 58]
+    assert shape(choose(placed([(64, SEGMENT_BYTES), (1, 1), (1, 1)]), growing=False)) == [[1, 1]]
+    assert shape(choose([*pieces(64), *placed([(1, 1), (1, 1)], first=65)], growing=False)) == [[1, 1]]
+
+
 def test_what_is_one_segment_stays() -> None:
-    for nothing in ([], pieces(1), pieces(64), pieces(500), pieces(64, 64, 3)):
+    for nothing in ([], pieces(1), pieces(64), pieces(500), pieces(64, 64), pieces(64, 100, 30)):
         assert choose(nothing, growing=False).runs == []
 
 
@@ -100,13 +112,13 @@ def test_a_choice_is_carried_out_once(history: list[tuple[int, int]], growing: b
     after = packed(segments, choice)
     assert choose(after, growing=growing).runs == [] or growing
     assert sum(piece.message_count for piece in after) == sum(piece.message_count for piece in segments)
-    for before, piece in zip(after, after[1:], strict=False):
+    for before, piece in pairwise(after):
         assert before.first_message + before.message_count == piece.first_message
     for run in choice.runs:
         assert sum(piece.message_count for piece in run) < 2 * TARGET_MESSAGES
         assert sum(piece.raw_size for piece in run) <= SEGMENT_BYTES
     # What is small stays only where it would not fit.
-    for one, other in zip(after, after[1:], strict=False):
+    for one, other in pairwise(after):
         together = one.raw_size + other.raw_size <= SEGMENT_BYTES
         small = one.message_count < TARGET_MESSAGES and other.message_count < TARGET_MESSAGES
         assert growing or not (together and small)

@@ -5,13 +5,14 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from agent_sessions import NO_RETRY, SessionClient
+from session_service.postgres.verification import verifier
 from session_service.postgres.verification.damage import Damage
 from session_service.postgres.verification.verifier import Verifier
 from session_service.sessions.model import Change, Save, SessionKey
@@ -57,8 +58,8 @@ Place = tuple[str, str]
 
 
 async def verified(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Damage]:
-    verifier = Verifier(connection.fetch, lambda bucket, checked: None)
-    return [found async for found in verifier.damages()]
+    verifying = Verifier(connection.fetch, lambda bucket, checked: None)
+    return [found async for found in verifying.damages()]
 
 
 def place_of(found: Damage) -> Place:
@@ -280,3 +281,24 @@ def test_the_command_needs_a_database() -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=60, check=False)
     assert done.returncode == 2
     assert "--database-url" in done.stderr
+
+
+async def test_a_tenant_that_comes_meanwhile_is_no_damage(
+    database_url: str, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    came = False
+
+    async def fetch(query: str, *arguments: object) -> Sequence[asyncpg.Record]:
+        nonlocal came
+        rows = await database.fetch(query, *arguments)
+        if query == verifier.TENANTS and not came:
+            came = True
+            await many(database_url)
+        return rows
+
+    async with postgres_store(database_url) as (store, tenant):
+        save = Save(tenant, "ada", "s", content(["a"]), "test", request_id=uuid4())
+        await store.save(save, NOW)
+    found = [damage async for damage in Verifier(fetch, lambda bucket, checked: None).damages()]
+    assert came
+    assert found == []

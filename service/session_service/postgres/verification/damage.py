@@ -15,6 +15,9 @@ KEYS = {
 }
 """Columns of the tables' keys, after the bucket."""
 
+NO_TENANT = "there is no such tenant"
+"""What is wrong with a row whose tenant_id is nobody's."""
+
 Key = tuple[int | str | bytes, ...]
 """Values of these columns."""
 

@@ -10,7 +10,7 @@ from session_service.postgres import checksums
 from session_service.postgres.checksums import RevisionFacts
 from session_service.postgres.search import ValueKey
 from session_service.postgres.states import Fetch
-from session_service.postgres.verification.damage import Findings, Owner
+from session_service.postgres.verification.damage import NO_TENANT, Findings, Owner
 from session_service.postgres.verification.places import Chain, Places
 from session_service.sessions import placement
 from session_service.sessions.digests import DIGEST_SIZE
@@ -104,7 +104,11 @@ class SessionCheck:
         row = rows[0]
         self._tenant_id = row["tenant_id"]
         self._head_transcript_id = row["head_transcript_id"]
-        self._tenant = self._bucket.tenants[self._tenant_id]  # there is a foreign key
+        tenant = self._bucket.tenants.get(self._tenant_id)
+        if tenant is None:
+            self._findings.add("sessions", (self._id,), f"tenant_id: {NO_TENANT}")
+            return 0
+        self._tenant = tenant
         self._owner = Owner(self._tenant.name, row["agent_id"], row["session_name"])
         if placement.bucket_of(self._tenant, row["agent_id"]) != self._bucket.number:
             self._findings.add("sessions", (self._id,), "bucket: not that of its agent")

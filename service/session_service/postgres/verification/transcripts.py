@@ -8,7 +8,7 @@ import asyncpg
 from session_service.codec import compression
 from session_service.postgres import checksums
 from session_service.postgres.states import Fetch
-from session_service.postgres.verification.damage import Findings
+from session_service.postgres.verification.damage import NO_TENANT, Findings
 from session_service.postgres.verification.places import Chain, Link, Place, Places
 from session_service.sessions import digests, fragments
 from session_service.sessions.model import Tenant
@@ -74,7 +74,7 @@ class TranscriptCheck:
         """What is wrong with a row, as far as its ancestors tell; None: nothing."""
         tenant = self._tenants.get(link.tenant_id)
         if tenant is None:
-            return "tenant_id: there is no such tenant"
+            return f"tenant_id: {NO_TENANT}"
         if link.parent is not None and link.parent >= link.transcript_id:
             return "parent_transcript_id: not an older one"
         if (link.parent is None) != (link.low == 0):

@@ -8,7 +8,7 @@ from session_service.codec import compression
 from session_service.postgres import checksums
 from session_service.postgres.search import ValueKey
 from session_service.postgres.states import Fetch
-from session_service.postgres.verification.damage import Findings
+from session_service.postgres.verification.damage import NO_TENANT, Findings
 from session_service.sessions import digests
 from session_service.sessions.model import Tenant
 
@@ -61,7 +61,7 @@ def _wrong(row: asyncpg.Record, tenants: Mapping[int, Tenant]) -> str | None:
     tenant_id, _, digest, raw_size, codec, payload, checksum = row
     tenant = tenants.get(tenant_id)
     if tenant is None:
-        return "there is no such tenant"
+        return NO_TENANT
     if checksums.of_value(raw_size, codec, digest, payload) != checksum:
         return "checksum"
     try:

@@ -8,7 +8,7 @@ from typing import Protocol
 from session_service.postgres.search import ValueKey
 from session_service.postgres.states import Fetch
 from session_service.postgres.verification import values
-from session_service.postgres.verification.damage import Damage, Findings
+from session_service.postgres.verification.damage import NO_TENANT, Damage, Findings
 from session_service.postgres.verification.sessions import Bucket, SessionCheck
 from session_service.postgres.verification.transcripts import TranscriptCheck
 from session_service.postgres.walk import LIST_TRANSCRIPTS
@@ -69,15 +69,18 @@ class Verifier:
 
     async def damages(self) -> AsyncIterator[Damage]:
         """Everything that is damaged, bucket by bucket."""
-        rows = await self._fetch(TENANTS)
-        self._tenants = {row[0]: Tenant(*row) for row in rows}
         bucket = 0
         while (found := (await self._fetch(NEXT_BUCKET, bucket))[0]["bucket"]) is not None:
-            for damage in await self._check_bucket(found):
+            findings = await self._check_bucket(found)
+            # Tenants may come while it is read.
+            if any(NO_TENANT in damage.what for damage in findings):
+                findings = await self._check_bucket(found)
+            for damage in findings:
                 yield damage
             bucket = found + 1
 
     async def _check_bucket(self, number: int) -> Findings:
+        self._tenants = {row[0]: Tenant(*row) for row in await self._fetch(TENANTS)}
         findings = Findings(number)
         strayed: dict[ValueKey, ValueKey] = {}
         value: ValueKey | None = values.FIRST

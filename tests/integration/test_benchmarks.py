@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import load, report, stores
+from benchmarks import load, measurement, report, stores
 from benchmarks.cases import ReadSizes, parse
 from benchmarks.corpus import Conversation, encode
 from benchmarks.database import Cluster
@@ -96,6 +96,29 @@ async def test_reads_are_measured_beside_their_parts(postgres: PostgresCluster, 
     for written in (report.text(run), report.document(run)):
         assert "GetRevision by SELECT + echo" in written
         assert "message_limit=5: rows" in written
+
+
+async def test_what_is_stored_is_measured_before_and_after_packing(
+    postgres: PostgresCluster, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurement, "WAVES", 2)
+    plan = Plan(stores=["ours"], cases=parse(f"{corpus_file}:2:packed"), rounds=1)
+
+    run = await carry_out(plan, Cluster(postgres.dsn), tmp_path / "results.json", print)
+
+    assert run.results == []
+    (packing,) = run.packings
+    assert packing.saves == packing.revisions_compared == 2 * sum(LENGTHS)
+    # Besides, a few small sessions warm the server up: of these, too.
+    assert packing.packed_messages >= 2 * sum(length for length in LENGTHS if length > 1)
+    assert min(packing.saving_wal_bytes, packing.packing_wal_bytes, packing.payload_bytes) > 0
+    for sizes in (packing.unpacked, packing.packed):
+        assert len(sizes["transcript_segments"]) == 3
+        assert sum(map(sum, sizes.values())) > packing.payload_bytes
+    assert Run.read(tmp_path / "results.json").packings == run.packings
+    for written in (report.text(run), report.document(run)):
+        assert "stored × payload after the last wave, packed" in written
+        assert "transcript_segments" in written
 
 
 async def test_a_run_that_was_broken_off_is_added_to(

@@ -1,8 +1,8 @@
 """Finds the sessions to pack: a walk through all of them by primary key, whose place is kept in the database.
 
 Nothing on the way of a save tells what there is to pack: that would be one more row or index entry for each save. The
-walk reads a page or two of each table for every hundred sessions, and goes round no more often than sessions
-come to rest.
+walk reads both tables in the order of their keys, a few milliseconds for a thousand sessions, and goes round no more
+often than sessions come to rest.
 
 Its place is held by a lease: one server walks and packs at a time. The lease is no lock; what is written
 elsewhere checks it, and would be right without it.
@@ -54,32 +54,43 @@ RELEASE = "UPDATE packing_state SET held_until = '-infinity' WHERE source = 0 AN
 
 # Spans agents: $1 bucket and $2 session after which to look, $3 at how many, $4 how many to give. Given are those that
 # were saved after they had been packed last, but not after $5, or were left unfinished and not saved after $6 (NULL:
-# whenever). The row without a session tells how far this came. Each table is read by primary key, see states.READ.
-SCAN = """
+# whenever). The row without a head tells how far this came, and whether it met what is known of purged sessions.
+# Both tables are read once, in the order of their keys; a FULL JOIN cannot become a loop of one within the other.
+SCAN = f"""
     WITH walked AS MATERIALIZED (
         SELECT s.bucket, s.session_id, s.tenant_id, s.head_revision, s.head_transcript_id, s.update_time, s.agent_id,
             s.session_name
         FROM sessions AS s WHERE (s.bucket, s.session_id) > ($1, $2::bigint)
         ORDER BY s.bucket, s.session_id LIMIT $3
     ),
-    found AS MATERIALIZED (
+    reached AS MATERIALIZED (
+        SELECT w.bucket, w.session_id FROM walked AS w
+        UNION ALL SELECT {BEYOND[0]}, {BEYOND[1]} WHERE (SELECT count(*) FROM walked) < $3
+        ORDER BY bucket DESC, session_id DESC LIMIT 1
+    ),
+    remembered AS MATERIALIZED (
+        SELECT x.* FROM packed_sessions AS x
+        WHERE (x.bucket, x.session_id) > ($1, $2::bigint)
+            AND (x.bucket, x.session_id) <= (SELECT r.bucket, r.session_id FROM reached AS r)
+    ),
+    compared AS MATERIALIZED (
         SELECT w.*, p.head_revision AS packed_revision, p.open_transcript_id,
-            coalesce(w.update_time <= $6, true) AS rests_long
-        FROM walked AS w
-        LEFT JOIN LATERAL (
-            SELECT x.* FROM packed_sessions AS x WHERE x.bucket = w.bucket AND x.session_id = w.session_id LIMIT 1
-        ) AS p ON true
-        WHERE (p.head_revision IS DISTINCT FROM w.head_revision AND coalesce(w.update_time <= $5, true))
-            OR (p.open_transcript_id IS NOT NULL AND coalesce(w.update_time <= $6, true))
-        ORDER BY w.bucket, w.session_id LIMIT $4
+            coalesce(w.update_time <= $5, true) AS rests, coalesce(w.update_time <= $6, true) AS rests_long
+        FROM walked AS w FULL JOIN remembered AS p ON p.bucket = w.bucket AND p.session_id = w.session_id
+    ),
+    found AS MATERIALIZED (
+        SELECT * FROM compared
+        WHERE session_id IS NOT NULL AND (
+            (packed_revision IS DISTINCT FROM head_revision AND rests)
+            OR (open_transcript_id IS NOT NULL AND rests_long)
+        )
+        ORDER BY bucket, session_id LIMIT $4
     )
-    SELECT NULL::integer AS bucket, NULL::bigint AS session_id, NULL::bigint AS head_revision,
-        NULL::bigint AS growing, NULL::bigint[] AS transcripts, NULL::text AS agent_id, NULL::text AS session_name,
-        NULL::bigint AS tenant_id, NULL::text AS tenant, NULL::bytea AS digest_secret,
-        (SELECT count(*) FROM walked) AS walked,
-        (
-            SELECT array[w.bucket, w.session_id] FROM walked AS w ORDER BY w.bucket DESC, w.session_id DESC LIMIT 1
-        ) AS reached
+    SELECT r.bucket, r.session_id, NULL::bigint AS head_revision, NULL::bigint AS growing,
+        NULL::bigint[] AS transcripts, NULL::text AS agent_id, NULL::text AS session_name, NULL::bigint AS tenant_id,
+        NULL::text AS tenant, NULL::bytea AS digest_secret,
+        EXISTS (SELECT FROM compared WHERE session_id IS NULL) AS purged
+    FROM reached AS r
     UNION ALL
     (SELECT f.bucket, f.session_id, f.head_revision,
         CASE WHEN NOT f.rests_long THEN f.head_transcript_id END,
@@ -89,11 +100,11 @@ SCAN = """
                 AND r.revision > coalesce(f.packed_revision, 0)
             UNION SELECT f.open_transcript_id WHERE f.open_transcript_id IS NOT NULL
         ),
-        f.agent_id, f.session_name, f.tenant_id, t.name, t.digest_secret, NULL, NULL
+        f.agent_id, f.session_name, f.tenant_id, t.name, t.digest_secret, NULL
     FROM found AS f
     CROSS JOIN LATERAL (SELECT x.* FROM tenants AS x WHERE x.tenant_id = f.tenant_id LIMIT 1) AS t
     ORDER BY f.bucket, f.session_id)
-"""
+"""  # noqa: S608  constants
 
 # Spans agents: what is known of sessions that were purged, between two places ($1, $2 and $3, $4).
 FORGET = """
@@ -170,7 +181,7 @@ class Walk:
         self._take_over = take_over
         self._held_since = 0.0
         self._from = self._to = BEGINNING
-        self._ends = False
+        self._purged = False
 
     @property
     def holder(self) -> UUID:
@@ -187,13 +198,11 @@ class Walk:
         self._from = (claimed["walked_bucket"], claimed["walked_session_id"])
         rests = map(_ago, self._rests)
         rows = await self._database.fetch(SCAN, *self._from, WALKED, FOUND, *rests)
-        found = [_session(row) for row in rows if row["session_id"] is not None]
-        (came,) = (row for row in rows if row["session_id"] is None)
-        self._ends = came["walked"] < WALKED and len(found) < FOUND
-        if len(found) == FOUND:
-            self._to = (found[-1].bucket, found[-1].session_id)
-        else:
-            self._to = BEYOND if self._ends else tuple(came["reached"])
+        found = [_session(row) for row in rows if row["head_revision"] is not None]
+        (came,) = (row for row in rows if row["head_revision"] is None)
+        self._purged = came["purged"]
+        # Where more were found than given, only as far as the last one.
+        self._to = (found[-1].bucket, found[-1].session_id) if len(found) == FOUND else (came[0], came[1])
         return found
 
     async def hold(self) -> bool:
@@ -212,10 +221,11 @@ class Walk:
                 (one.bucket, one.session_id, one.key.tenant.tenant_id, one.head_revision, left) for one, left in packed
             )
             await self._database.fetch(NOTE, *map(list, zip(*rows, strict=True)))
-        await self._database.fetch(FORGET, *self._from, *self._to)
-        place = BEGINNING if self._ends else self._to
-        await self._database.fetch(MOVE, self._holder, LEASE, *place, self._ends)
-        return not self._ends
+        if self._purged:
+            await self._database.fetch(FORGET, *self._from, *self._to)
+        ends = self._to == BEYOND
+        await self._database.fetch(MOVE, self._holder, LEASE, *(BEGINNING if ends else self._to), ends)
+        return not ends
 
     async def release(self) -> None:
         """Leave the walk to others at once."""

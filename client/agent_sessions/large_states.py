@@ -24,6 +24,8 @@ BATCH_BYTES = 512 * 1024
 BATCH_MESSAGES = 10_000
 
 _UPLOAD = "/agent_sessions.v1.SessionService/UploadSession"
+_READY = "upload-ready"
+"""In the initial metadata."""
 _HEADER = bytes_tag(messages.UploadSessionRequest.HEADER_FIELD_NUMBER)
 _BATCH = bytes_tag(messages.UploadSessionRequest.BATCH_FIELD_NUMBER)
 _MESSAGE = bytes_tag(messages.StateBatch.MESSAGE_HISTORY_FIELD_NUMBER)
@@ -98,17 +100,17 @@ class LargeStates:
         return await self._connection.call(fetch, request, timeout)
 
     async def _send(self, requests: Iterator[bytes], **options: Any) -> messages.UploadSessionResponse:
-        """Send the requests over one stream, the first one alone until the server has taken it."""
+        """Send the requests over one stream."""
         call: Any = self._connection.channel.stream_unary(
             _UPLOAD, response_deserializer=messages.UploadSessionResponse.FromString
         )(**options)
         try:
-            await call.write(next(requests))
-            # A status that came while a request is written would be taken for a broken connection.
-            await call.initial_metadata()
-            for request in requests:
-                await call.write(request)
-            await call.done_writing()
+            # A refusal that came while a request is written would be taken for a broken connection. So the server
+            # says first whether it has room; it tells other refusals after the last request.
+            if _READY in await call.initial_metadata():
+                for request in requests:
+                    await call.write(request)
+                await call.done_writing()
         except asyncio.InvalidStateError:
             pass  # the call has ended, and tells why
         except grpc.aio.AioRpcError as failure:

@@ -18,6 +18,7 @@ from session_service import config_values as values
 from session_service.build_info import version
 
 ENVIRONMENT_PREFIX = "SESSION_SERVICE_"
+DEFAULT_REQUEST_BYTES = 4 * 1024 * 1024
 COMMANDS = {
     "serve": "Answer RPCs until SIGTERM or SIGINT.",
     "migrate": "Bring the schema of --database-url up to date, as its owner, and exit.",
@@ -59,7 +60,7 @@ class Settings:
     """Seconds that one SQL statement may take: 0.1 to 3600."""
     allow_unauthenticated: bool = _setting(False, values.boolean)
     """Listen beyond loopback although callers are not authenticated: whoever reaches the port may do all."""
-    max_request_bytes: int = _setting(4 * 1024 * 1024, values.whole_number(1024, 256 * 1024 * 1024))
+    max_request_bytes: int = _setting(DEFAULT_REQUEST_BYTES, values.whole_number(1024, 256 * 1024 * 1024))
     """Largest request message in bytes: 1024 to 268435456."""
     max_messages: int = _setting(20_000, values.whole_number(1, 10_000_000))
     """Most messages in one save: 1 to 10000000. Bounds how long one save keeps the others waiting."""

@@ -19,7 +19,7 @@ from session_service.api.interceptors.pipeline import Pipeline
 from session_service.api.session_servicer import SessionServicer
 from session_service.api.transfers import WINDOW, TransferLimits, Transfers
 from session_service.build_info import version
-from session_service.config import Settings
+from session_service.config import DEFAULT_REQUEST_BYTES, Settings
 from session_service.database_source import StartupError, database_url
 from session_service.health import Readiness, running
 from session_service.housekeeping import Housekeeping
@@ -149,8 +149,8 @@ class Server:
             interceptors=(pipeline,),
             options=(
                 ("grpc.so_reuseport", 0),  # a taken port is an error, not a second server
-                # Above ours, which tells the caller more.
-                ("grpc.max_receive_message_length", 4 * limit + 1024 * 1024),
+                # Above ours, which tells the caller more; and above what clients send that do not know ours yet.
+                ("grpc.max_receive_message_length", 4 * max(limit, DEFAULT_REQUEST_BYTES) + 1024 * 1024),
                 # What a stream takes in before it is read, by itself: gRPC's own estimate of what a connection can
                 # carry makes it several MiB, which no budget for large states could bound.
                 ("grpc.http2.bdp_probe", 0),

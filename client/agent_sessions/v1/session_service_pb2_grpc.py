@@ -229,8 +229,9 @@ class SessionServiceServicer(object):
         breaks, there is no revision. Messages that the head begins with are recognised
         while they arrive and not stored again.
 
-        When the server has taken the header, it sends its initial metadata; a caller
-        that waits for it before it sends more learns of a refusal that comes as early.
+        When the server has room for an upload, it sends its initial metadata, with
+        `upload-ready`; a caller may wait for that before it sends anything. Later
+        refusals are told when the caller has half-closed, or after 10 s.
 
         A retry sends all of it again; request_id has one scope with SaveSession's, so
         an upload repeats a SaveSession of the same state, and the other way round.

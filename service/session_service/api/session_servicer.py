@@ -17,6 +17,9 @@ from session_service.auth.principal import Principal
 from session_service.sessions.manager import SessionManager
 from session_service.sessions.model import Save, Tenant
 
+UPLOAD_READY = (("upload-ready", "1"),)
+"""Initial metadata of an upload that there is room for; a refusal has none."""
+
 REVISION_VIEWS = pb.RevisionView.DESCRIPTOR.values_by_number
 
 Context = Any
@@ -72,13 +75,13 @@ class SessionServicer(SessionServiceServicer):
         tenant, caller = await self._caller()
         call = current_call.get()
         async with self._transfers.begin():
+            await context.send_initial_metadata(UPLOAD_READY)
+            call.is_read_to_its_end = True
             stream = UploadStream(request_iterator, self._transfers, self._max_messages)
             header = await stream.header()
             call.names(header)
             save = stream.begin(convert.save(header, tenant, caller, self._max_messages))
             del header
-            await context.send_initial_metadata(())
-            call.is_read_to_its_end = True
             async with aclosing(stream.batches()) as batches:
                 done = await self._manager.upload(save, batches)
             return convert.saved(done, pb.UploadSessionResponse())

@@ -39,8 +39,12 @@ class TransferLimits(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Bytes for one of them: a message as bytes and parsed, a segment as it is and compressed, windows."""
-        return min(2 * self.message_bytes + 2 * SEGMENT_BYTES + 2 * WINDOW, self.memory_bytes)
+        """Bytes for one of them.
+
+        A message as gRPC has it, as bytes, parsed, and in pieces; segments before and after they are compressed;
+        windows. Measured with messages as large as they may be.
+        """
+        return min(4 * self.message_bytes + 2 * SEGMENT_BYTES + 2 * WINDOW, self.memory_bytes)
 
 
 class Transfers:

@@ -53,15 +53,14 @@ class UploadStream:
             StateTooLarge: there are too many bytes.
             TransferStalled: the caller pauses for too long.
         """
-        messages, self._first = self._first, []
-        yield self._counted(messages)
+        taken, self._first = [self._first], []
+        yield self._counted(taken.pop())
         while (request := await self._next()) is not None:
             if not request.HasField("batch"):
                 raise InvalidField("batch", "is required in every message but the first")
-            messages = states.take_batch(request.batch, self._count, self._max_messages)
-            del request  # while the caller is waited for, nothing is kept of what was taken
-            yield self._counted(messages)
-            del messages
+            taken = [states.take_batch(request.batch, self._count, self._max_messages)]
+            del request  # nothing is kept here of what was taken
+            yield self._counted(taken.pop())
 
     def _counted(self, messages: list[bytes]) -> list[bytes]:
         self._count += len(messages)

@@ -148,6 +148,7 @@ class PostgresUpload:
         return await self._writing.saves.save_uploaded(prepared, conclude)
 
     def _take_in(self, messages: Sequence[bytes]) -> list[SegmentRow]:
+        # One by one: what is not compressed yet is kept once only.
         return [*map(saving.segment_of, self._arriving.add(messages))]
 
     async def _write(self, row: SegmentRow) -> None:

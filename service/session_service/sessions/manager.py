@@ -63,6 +63,7 @@ class SessionManager:
         upload = await self._store.begin_upload(save)
         async for messages in batches:
             await upload.add(messages)
+            del messages  # not kept while the next ones are waited for
         now = self._clock()
         save = save if save.request_id else save._replace(request_id=uuid4())
         if save.session_name:

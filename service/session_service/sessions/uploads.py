@@ -6,7 +6,7 @@ here: no more than one segment holds.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from session_service.sessions import digests, fragments, transcript
@@ -69,8 +69,8 @@ class Arriving:
         self._marks.extend(marks)
         self._known_to_the_end = last
 
-    def add(self, messages: Sequence[bytes]) -> list[Segment]:
-        """Take messages in; the segments that are complete by them, and to be written."""
+    def add(self, messages: Sequence[bytes]) -> Iterator[Segment]:
+        """Take messages in; gives the segments that are complete by them and to be written, one by one."""
         before = self._pending
         more = Run.after(self.secret, before.end, before.digests[-1], before.ends[-1], messages)
         run = Run(
@@ -82,11 +82,12 @@ class Arriving:
         if not self._parted:
             run = self._compare(run)
         self._pending = run
-        return self._cut() if self._parted else []
+        if self._parted:
+            yield from self._cut()
 
-    def rest(self) -> list[Segment]:
+    def rest(self) -> Iterator[Segment]:
         """What is still to be written after the last message."""
-        return list(transcript.cut(self._pending, self._pending.first))
+        return transcript.cut(self._pending, self._pending.first)
 
     def _compare(self, run: Run) -> Run:
         """Follow the marks as far as they go; what comes after the last one met."""
@@ -104,19 +105,17 @@ class Arriving:
             self._parted = self._known_to_the_end
         return run
 
-    def _cut(self) -> list[Segment]:
+    def _cut(self) -> Iterator[Segment]:
         run = self._pending
         first = run.first
-        full: list[Segment] = []
         while run.ends[-1] - run.size(first) > transcript.SEGMENT_BYTES and run.end - first > 1:
             end = first + 1
             while run.size(end + 1) - run.size(first) <= transcript.SEGMENT_BYTES:
                 end += 1
             payload = fragments.join(run.messages[first - run.first : end - run.first])
-            full.append(Segment(first, end - first, run.size(end), payload, run.digest(end)))
+            yield Segment(first, end - first, run.size(end), payload, run.digest(end))
             first = end
         self._pending = _after(run, first)
-        return full
 
 
 def _after(run: Run, count: int) -> Run:

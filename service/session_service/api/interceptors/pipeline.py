@@ -139,10 +139,10 @@ async def _read_to_its_end(raw: AsyncIterator[bytes]) -> None:
 
 async def _decoded_stream(codec: MessageCodec, call: Call, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for data in raw:
-        message = codec.decode(call, data)
-        del data  # what one message of a large upload takes is not kept while the next one is waited for
-        yield message
-        del message
+        # Of a large upload nothing is kept here: neither while a message is worked on, nor while one is waited for.
+        decoded = [codec.decode(call, data)]
+        del data
+        yield decoded.pop()
 
 
 class _MessageContext:

@@ -79,7 +79,7 @@ class StoresAgree(RuleBasedStateMachine):
         self._stack = AsyncExitStack()
         self._store, self._tenant = self._runner.run(self._stack.enter_async_context(postgres_store(self.database_url)))
         self._oracle = MemoryStore(self._tenant)
-        self._collector = Collector(self._store._database, AT_ONCE, walk_every=AT_ONCE)
+        self._collector = Collector(self._store._database, keep=AT_ONCE, walk_every=AT_ONCE)
         self._collector._id = COLLECTOR
         self._now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
         self._texts: dict[tuple[str, str], list[str]] = {}

@@ -4,7 +4,7 @@ import base64
 import json
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run(grpcurl: Path, shared_server: ServerProcess) -> Run:
     """Return a function that runs grpcurl against the shared server: flags first, then what follows the address."""
 
-    def run_grpcurl(*words: str, flags: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    def run_grpcurl(
+        *words: str, flags: tuple[str, ...] = (), stdin: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         command = [str(grpcurl), "-plaintext", "-max-time", "30", *flags, shared_server.address, *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
 
     return run_grpcurl
 
@@ -55,7 +57,9 @@ def test_list(run: Run) -> None:
         for rpc in (
             "SaveSession",
             "SaveSessions",
+            "UploadSession",
             "RestoreSession",
+            "DownloadSession",
             "GetSession",
             "GetRevision",
             "ListSessions",
@@ -102,6 +106,33 @@ def test_save_and_restore(call: Callable[..., Any]) -> None:
     assert restored["state"] == state | {"agent_id": names["agent_id"]}
     assert restored["revision"] == saved["revision"]
     assert "state" not in call("GetRevision", names)
+
+
+def test_upload_and_download(run: Run) -> None:
+    names = {"agent_id": f"agent-{uuid.uuid4().hex}", "session_name": "s"}
+    texts = ["x" * 3_000_000, "y" * 3_000_000, "z"]
+    requests: list[dict[str, Any]] = [{"header": {**names, "snapshot": {"llm_provider": "p"}}}]
+    requests += [{"batch": {"message_history": [{"text": text}]}} for text in texts]
+    uploaded = run(f"{SERVICE}/UploadSession", stdin="\n".join(map(json.dumps, requests)), flags=("-d", "@"))
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert json.loads(uploaded.stdout)["revision"]["message_count"] == "3"
+    refused = run(f"{SERVICE}/RestoreSession", flags=("-d", json.dumps(names)))
+    assert refused.returncode == 64 + 8
+    assert "DownloadSession" in refused.stderr
+    downloaded = run(f"{SERVICE}/DownloadSession", flags=("-d", json.dumps(names)))
+    assert downloaded.returncode == 0, downloaded.stderr
+    header, *batches = documents(downloaded.stdout)
+    assert header["header"]["state"]["llm_provider"] == "p"
+    assert [message["text"] for part in batches for message in part["batch"]["message_history"]] == texts
+
+
+def documents(text: str) -> Iterator[Any]:
+    """Give the JSON documents that follow each other."""
+    decoder, place = json.JSONDecoder(), 0
+    while place < len(text):
+        document, place = decoder.raw_decode(text, place)
+        yield document
+        place += len(text[place:]) - len(text[place:].lstrip())
 
 
 def test_list_page_by_page(call: Callable[..., Any]) -> None:

@@ -44,6 +44,7 @@ LARGE = 6.0
 MEBIBYTES = float(os.environ.get("LARGE_STATES_MIB", "5"))
 """Of each of the 32 states; the promise is about 32, which takes a minute."""
 PROCESSES, CLIENTS = 8, 4
+STANDING = 6
 MEMORY = 256
 """MiB: --transfer-memory."""
 BUSY = f"""
@@ -296,7 +297,7 @@ class Halting:
 async def test_stopped_callers_hold_nothing_back(
     server: ServerFactory, shared_database: Database, agent_id: str
 ) -> None:
-    """Eight uploads and eight downloads of one session stand still; everybody else goes on."""
+    """Six uploads and six downloads of one session stand still, in a pool of four; everybody else goes on."""
     process = await asyncio.to_thread(
         server, f"--transfer-memory={MEMORY * MIB}", "--pool-size=4", database_url=shared_database.dsn
     )
@@ -309,12 +310,12 @@ async def test_stopped_callers_hold_nothing_back(
         await client.save(agent_id, "s", large)
         halting = Halting(header(agent_id), *[batch("x" * 700_000) for _ in range(4)])
         before = shared_database.row_counts()["transcript_segments"]
-        uploads = [stub.UploadSession(halting) for _ in range(8)]
+        uploads = [stub.UploadSession(halting) for _ in range(STANDING)]
         request = pb.DownloadSessionRequest(agent_id=agent_id, session_name="s")
-        downloads = [stub.DownloadSession(request) for _ in range(8)]
+        downloads = [stub.DownloadSession(request) for _ in range(STANDING)]
         for download in downloads:
             assert (await download.read()).header.revision.revision == 1
-        await until(lambda: shared_database.row_counts()["transcript_segments"] >= before + 8 * 3)
+        await until(lambda: shared_database.row_counts()["transcript_segments"] >= before + STANDING * 3)
         await until(lambda: holds_nothing(shared_database))
         for number in range(20):
             saved = await client.save(agent_id, "s", conversation(str(number)), timeout=5)
@@ -326,9 +327,9 @@ async def test_stopped_callers_hold_nothing_back(
         for call in (*uploads, *downloads):
             call.cancel()
         halting.end()
-        await until(lambda: len(calls(process, "UploadSession")) == 10)
+        await until(lambda: len(calls(process, "UploadSession")) == STANDING + 2)
     assert shared_database.fetch("SELECT FROM transcripts WHERE upload_deadline IS NULL")
-    assert len(shared_database.fetch("SELECT FROM transcripts WHERE upload_deadline > now()")) == 8
+    assert len(shared_database.fetch("SELECT FROM transcripts WHERE upload_deadline > now()")) == STANDING
 
 
 async def test_a_caller_that_pauses_for_too_long_is_cut_off(

@@ -17,7 +17,7 @@ from google.rpc import (
 )
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Answer = Message | Exception | Callable[[Any, Context], Awaitable[Message]]
+Answer = Message | list[Any] | Exception | Callable[[Any, Context], Awaitable[Message]]
 
 
 class Failure(Exception):
@@ -72,6 +72,9 @@ class ScriptedServer(rpc.SessionServiceServicer):
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by a test: what hangs is answered."""
+    is_ready: bool = True
+    """Whether an upload is told to begin; else it is refused as the script says."""
+    reads_uploads: bool = True
     port: int = 0
     unary: int = 0
     """Calls that were not in a stream."""
@@ -153,12 +156,24 @@ class ScriptedServer(rpc.SessionServiceServicer):
 
     async def upload_session(self, requests: AsyncIterator[Any], context: Context) -> Any:
         """Answer like a call whose request is the list of all that came."""
-        return await self.answer([request async for request in requests], context)
+        if not self.is_ready:
+            failure = self.script[0]
+            assert isinstance(failure, Failure)
+            context.set_trailing_metadata(failure.trailing_metadata())
+            await context.abort(failure.code, failure.message)
+        await context.send_initial_metadata((("upload-ready", "1"),))
+        received = [request async for request in requests] if self.reads_uploads else []
+        return await self.answer(received, context)
 
     async def download_session(self, request: Any, context: Context) -> AsyncIterator[Message]:
-        """Send the messages of the script's next answer, which is a list."""
-        for part in await self.answer(request, context):
-            yield part
+        """Send the messages of the script's next answer: a list, or an iterator."""
+        parts = await self.answer(request, context)
+        if isinstance(parts, list):
+            for part in parts:
+                yield part
+        else:
+            async for part in parts:
+                yield part
 
     UploadSession = upload_session  # type: ignore[assignment]  # the stub takes any iterator
     DownloadSession = download_session  # type: ignore[assignment]  # the stub leaves its answers' type open

@@ -86,7 +86,6 @@ def test_metrics_may_be_reachable_from_elsewhere() -> None:
         ("--statement-timeout", "nan", "0.1 to 3600"),
         ("--drain-timeout", "-1", "0 to 3600"),
         ("--event-retention", "86399", "86400 to"),
-        ("--collect-after", "3599", "3600 to"),
         ("--max-request-bytes", "1e9", "1024 to"),
         ("--log-level", "loud", "debug or info"),
         ("--log-format", "xml", "json or console"),

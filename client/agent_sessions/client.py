@@ -37,6 +37,9 @@ class SessionClient:
             saved = await client.save("agent", "session", State(messages=[{"role": "user", "content": "hi"}]))
             state = (await client.restore("agent", "session")).decode()
 
+    A state of any size is saved and restored by the same calls: what is larger than
+    a message goes in pieces. Large ones need more than the default timeout.
+
     Every call takes `timeout`: seconds for all its attempts together, None for the
     client's default, math.inf for no bound. What is retryable is retried inside
     it, always with the same request_id, so that a change happens once. Calls raise

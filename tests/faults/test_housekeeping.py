@@ -1,4 +1,4 @@
-"""Servers killed while they save, upload, pack, purge, collect: what is needed is there, and in the end nothing else."""
+"""Servers killed while they save, upload, pack, purge, collect: what is needed is there, in the end nothing else."""
 
 import asyncio
 import io

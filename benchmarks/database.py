@@ -30,6 +30,14 @@ ORDER BY pg_total_relation_size(c.oid) DESC
 """The same, parted."""
 
 
+OLDEST = """
+SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8 FROM pg_stat_activity
+WHERE backend_xid IS NOT NULL
+"""
+"""Age in seconds of the oldest transaction with an id: readers of the log wait for it."""
+WATCH_INTERVAL = 0.005
+
+
 class Cluster:
     """A running PostgreSQL; makes and drops databases whose names begin with PREFIX."""
 
@@ -78,6 +86,16 @@ class Cluster:
             }
         finally:
             await connection.close()
+
+    async def watch(self, ages: list[float]) -> None:
+        """Note again and again how old the oldest writing transaction is, until cancelled."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            while True:
+                ages.append(await connection.fetchval(OLDEST))
+                await asyncio.sleep(WATCH_INTERVAL)
+        finally:
+            connection.terminate()
 
     async def settings(self) -> dict[str, str]:
         """Return version and durability settings, for the report."""

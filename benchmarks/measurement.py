@@ -66,7 +66,8 @@ class Laboratory:
             first = await self._first_pass(started, case, work) if case.prefilled else None
             payload_bytes = await self._take(started, work, ".last")
             parts = LONG_PARTS if case.work == LONG else ((0, None),)
-            passes = [await self._save(started, case, *part) for part in parts]
+            async with self._watched(store) as longest:
+                passes = [await self._save(started, case, *part) for part in parts]
             restored = await asyncio.gather(*(client.ask("restore") for client in started))
             await asyncio.gather(*(client.ask("close") for client in started))
         stored = None if case.prefilled else await self.cluster.stored_bytes(database)
@@ -81,6 +82,7 @@ class Laboratory:
             stored_bytes=stored,
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
+            longest_transaction=max(longest, default=None),
         )
 
     async def read(self, case: Case, sizes: ReadSizes, round_: int) -> Reading:
@@ -143,13 +145,25 @@ class Laboratory:
         return await self._save(started, case)
 
     @asynccontextmanager
+    async def _watched(self, store: str) -> AsyncIterator[list[float]]:
+        """Watch how old transactions get that hold back the log; only where something packs, for it costs a little."""
+        ages: list[float] = []
+        watching = asyncio.create_task(self.cluster.watch(ages)) if store in stores.PACKING else None
+        try:
+            yield ages
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.wait({watching})
+
+    @asynccontextmanager
     async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
         """Run client processes, connected to the database, and a server for stores that need one."""
         dsn = self.cluster.url(database)
         async with AsyncExitStack() as stack:
             target = ""
             if store in stores.OURS:
-                target = await stack.enter_async_context(server(dsn))
+                target = await stack.enter_async_context(server(dsn, packing=store in stores.PACKING))
             elif store in stores.RELAYS:
                 target = await stack.enter_async_context(relay(dsn))
             yield await _open(await stack.enter_async_context(clients(store, count)), dsn, target)

@@ -117,12 +117,14 @@ async def clients(store: str, count: int = 1) -> AsyncIterator[Sequence[Client]]
 
 
 @asynccontextmanager
-async def server(dsn: str, *more: str) -> AsyncIterator[str]:
+async def server(dsn: str, *, packing: bool = False) -> AsyncIterator[str]:
     """Run the service on a database, and give its address once it is SERVING.
 
     With its default settings, but for housekeeping: that would now and then be measured together with something else.
+    So it is off or, with `packing`, at work all the time within its default budget.
     """
-    flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json", "--housekeeping-budget=0", *more)
+    housekeeping = "--pack-after=0" if packing else "--housekeeping-budget=0"
+    flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json", housekeeping)
     async with _listening("session_service", "serve", f"--database-url={dsn}", *flags) as address:
         async with asyncio.timeout(READY_TIMEOUT):
             await _wait_until_serving(address)

@@ -11,8 +11,9 @@ OURS = "ours"
 """Sends new messages only; other ways to save the same are compared with it."""
 Figure = Callable[[Result], float | None]
 COLUMNS = (
-    "store", "saves/s", "× floor", "× fastest peer", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
+    "store", "saves/s", "× floor", "× fastest peer", "× ours", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
     "stored × payload", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
+    "longest transaction ms",
 )  # fmt: skip
 
 
@@ -82,6 +83,7 @@ def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[
         own("{:.0f}", rate),
         beside("{:.2f}", REFERENCE, rate),
         _fastest(run, case, results) if store in stores.OURS else NONE,
+        beside("{:.2f}", OURS, rate) if store in stores.OURS - {OURS} else NONE,
         own("{:.2f}", lambda result: 1000 * result.save_p50),
         beside("{:.2f}", REFERENCE, lambda result: result.save_p50),
         own("{:.1f}", lambda result: 1000 * result.save_p99),
@@ -91,6 +93,7 @@ def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[
         own("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
         own("{:.2f}", lambda result: result.p50_growth),
         own("{:.2f}", lambda result: result.wal_growth),
+        own("{:.1f}", lambda result: _milliseconds(result.longest_transaction)),
     )
 
 
@@ -103,6 +106,10 @@ def _wal(results: Sequence[Result]) -> str:
     steady = spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
     first = values(results, lambda result: _part(result.wal_after_checkpoint, result))
     return f"{steady}; after a checkpoint {spread(first, '{:.2f}')}" if first else steady
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
 def _part(size: int | None, result: Result) -> float | None:

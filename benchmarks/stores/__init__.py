@@ -16,6 +16,7 @@ STORES = {
     "ours": ("ours", "OurStore"),
     "ours-unary": ("ours", "OurUnaryStore"),
     "ours-snapshot": ("ours", "OurSnapshotStore"),
+    "ours-packing": ("ours", "OurPackingStore"),
 }
 """Module and class by name. Imported when used: the peers' packages are only in the benchmarks' environment."""
 
@@ -23,6 +24,8 @@ OURS = frozenset(name for name, (module, _) in STORES.items() if module == "ours
 RELAYS = frozenset(name for name, (module, _) in STORES.items() if module == "relay")
 PEERS = frozenset({"langgraph", "langgraph-delta", "google-adk", "openai-agents"})
 """Products, of which the fastest is compared with ours; floor and overwrite are statements."""
+PACKING = frozenset({"ours-packing"})
+"""Those whose server packs while it saves, with its default budget: there it is also seen what that holds back."""
 WHOLE_STATE = frozenset({"overwrite", "langgraph", "ours-snapshot"})
 """Each save carries everything: a session of 5,000 messages would take gigabytes."""
 

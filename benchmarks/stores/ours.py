@@ -104,3 +104,11 @@ class OurUnaryStore(OurStore):
 
     def _client_options(self) -> dict[str, Any]:
         return {"stream": False}
+
+
+class OurPackingStore(OurStore):
+    """The same beside a server that packs what was just saved."""
+
+    def describe(self) -> Description:
+        """Tell what this is."""
+        return self._description("new messages, packing", "as ours, and the server packs with --pack-after 0")

@@ -72,7 +72,7 @@ class Settings:
     """Seconds that an upload waits for its caller to send, a download for its caller to read: 0.1 to 3600."""
     transfer_timeout: float = _setting(3600.0, values.seconds(1, 86400))
     """Seconds that one upload or download may take: 1 to 86400. What a broken one leaves is removed after that."""
-    housekeeping_budget: float = _setting(6.0, values.seconds(0, 60))
+    housekeeping_budget: float = _setting(3.0, values.seconds(0, 60))
     """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))
     """Seconds without a save after which a session's messages are packed into fewer rows: 0 (at once) to 2592000."""

@@ -343,6 +343,8 @@ DECLARE
     horizon log_state;
     last record;
     e record;
+    seen integer := 0;
+    young boolean := false;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(24151, p_source) THEN
         RETURN;
@@ -372,12 +374,25 @@ BEGIN
         ORDER BY v.xid, v.seq LIMIT p_rows
     LOOP
         oldest := coalesce(oldest, e.create_time);
-        EXIT WHEN e.create_time >= p_before AND e.create_time <= p_now;
+        seen := seen + 1;
+        young := e.create_time >= p_before AND e.create_time <= p_now;
+        EXIT WHEN young;
         IF e.create_time < p_before THEN
             last := e;
             more := true;
         END IF;
     END LOOP;
+    -- All of them from the future: the first one after them that tells anything decides.
+    IF seen = p_rows AND NOT (young OR more) THEN
+        SELECT v.xid, v.seq, v.create_time INTO e FROM session_events AS v
+        WHERE (v.xid, v.seq) > (horizon.horizon_xid, horizon.horizon_seq)
+            AND v.xid < pg_snapshot_xmin(pg_current_snapshot()) AND v.create_time <= p_now
+        ORDER BY v.xid, v.seq LIMIT 1;
+        IF FOUND AND e.create_time < p_before THEN
+            last := e;
+            more := true;
+        END IF;
+    END IF;
     IF more THEN
         UPDATE log_state AS l SET horizon_xid = last.xid, horizon_seq = last.seq WHERE l.source = p_source;
     END IF;

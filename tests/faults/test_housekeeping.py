@@ -72,7 +72,8 @@ class Author:
                 self.purges += 1
 
     async def save(self, state: AgentState) -> None:
-        revision = (await self.client.save(AGENT, self.name, state, timeout=PATIENCE)).revision.revision
+        # An upload has to begin anew each time, and meets many servers that are killed before it has ended.
+        revision = (await self.client.save(AGENT, self.name, state, timeout=10 * PATIENCE)).revision.revision
         assert revision not in self.saved
         self.saved[revision] = state
 

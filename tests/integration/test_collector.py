@@ -17,7 +17,7 @@ from session_service.sessions.model import Change, Save, Saved, SessionKey, Targ
 from session_service.sessions.placement import bucket_of
 
 from tests.faults.database import until
-from tests.fixtures.collecting import WALK_NOW, collect_all, collector, orphans
+from tests.fixtures.collecting import WALK_NOW, collect_all, collector, orphans, wrong_rows
 from tests.integration.test_storage import NOW
 from tests.model.stores import content, delta, postgres_store
 
@@ -169,6 +169,38 @@ async def test_what_a_broken_upload_left_is_found_without_a_walk(bench: Bench, c
     assert [row["transcript_id"] for row in await bench.owner.fetch(UPLOADS)] == [under_way]
     assert await bench.count("suspect_transcripts") == 0
     assert await bench.state("s") == ("abcd", {})
+
+
+async def test_broken_uploads_are_collected_however_many(
+    bench: Bench, collecting: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("session_service.postgres.collector.PIECE_ROWS", 2)
+    for _ in range(5):
+        await broken_upload(bench, deadline="-2 minutes", segments=1)
+    await finish(collecting)
+    assert await orphans(bench.url) == []
+    assert await bench.count("transcripts") == 0
+
+
+async def test_what_is_being_removed_or_uploaded_is_no_damage(bench: Bench, collecting: Collector) -> None:
+    for texts in ("abcdef", "abcxyz", "abcxq"):
+        await bench.save("s", texts)
+    # A long session is purged in pieces, and so is a long transcript.
+    await bench.owner.execute("UPDATE sessions SET message_bytes = 20000000")
+    await broken_upload(
+        bench, await bench.owner.fetchval("SELECT min(transcript_id) FROM transcripts"), deadline="1 hour"
+    )
+    await bench.owner.execute("UPDATE transcripts SET parent_digest = $1 WHERE upload_deadline IS NOT NULL", b"")
+    await bench.owner.execute(
+        "DELETE FROM transcript_segments WHERE transcript_id = (SELECT max(transcript_id) FROM transcripts)"
+    )
+    await bench.purge("s")
+    steps = 0
+    while await collecting.step():
+        missing = [row for row in await wrong_rows(bench.url) if "missing" in row]
+        assert missing == []
+        steps += 1
+    assert steps > 5
 
 
 async def test_a_transcript_without_a_revision_is_left_alone_as_long_as_an_upload_may_take(bench: Bench) -> None:

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from session_service.postgres import search, states
 from session_service.postgres.session_store import PostgresSessionStore
-from session_service.sessions.errors import SessionNotFound
-from session_service.sessions.model import Change, Save, SessionKey, Target
+from session_service.sessions.errors import InvalidField, SessionNotFound
+from session_service.sessions.model import Change, Delta, Save, SessionKey, Target
 from session_service.sessions.placement import bucket_of
 
 from tests.integration.test_storage import NOW
@@ -178,3 +178,18 @@ async def test_a_search_made_for_young_tables_still_goes_by_index(database_url: 
     read = {new["relname"]: new["rows"] - old["rows"] for old, new in zip(before, after, strict=True)}
     most = {"sessions": 1, "revisions": SEGMENTS, "transcripts": 2, "transcript_segments": 0, "state_values": 0}
     assert {table: rows for table, rows in read.items() if rows > most[table]} == {}
+
+
+async def test_a_delta_is_not_refused_by_what_is_remembered_of_another_session(database_url: str) -> None:
+    async with postgres_store(database_url) as (store, tenant), postgres_store(database_url) as (other, _):
+        save = Save(tenant, "ada", "s", content(["a", "b", "c"]), "test", request_id=uuid4())
+        await store.save(save, NOW)
+        await other.delete(Change(_key(save), "test", uuid4()), purge=True, now=NOW)
+        await other.save(save._replace(content=content([*"abcde"]), request_id=uuid4()), NOW)
+
+        shortened = Delta(1, "", 4, (), {}, (), b"")
+        saved = await store.save(save._replace(content=shortened, request_id=uuid4()), NOW)
+        assert saved.revision.message_count == 4
+        longer = save._replace(content=shortened._replace(base_revision=2, truncate_to=5), request_id=uuid4())
+        with pytest.raises(InvalidField):
+            await store.save(longer, NOW)

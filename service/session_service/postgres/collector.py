@@ -64,7 +64,10 @@ TAKE = """
 SUSPECT_UPLOADS = """
     INSERT INTO suspect_transcripts AS s (bucket, transcript_id, since)
     SELECT u.bucket, u.transcript_id, '-infinity' FROM transcripts AS u
-    WHERE u.upload_deadline < now() - $1::interval
+    WHERE u.upload_deadline < now() - $1::interval AND NOT EXISTS (
+        SELECT FROM suspect_transcripts AS t
+        WHERE t.bucket = u.bucket AND t.transcript_id = u.transcript_id AND t.since = '-infinity'
+    )
     ORDER BY u.upload_deadline LIMIT $2
     ON CONFLICT (bucket, transcript_id) DO UPDATE SET since = excluded.since
 """
@@ -228,7 +231,8 @@ class Collector:
         for some in pieces(suspected.transcripts - suspects.transcripts, PIECE_ROWS):
             await self._database.fetch(ACQUIT_TRANSCRIPTS, bucket, seen, some)
             yield
-        for transcript_id in suspects.transcripts:
+        # The younger first: what began with another is gone before that one is.
+        for transcript_id in sorted(suspects.transcripts, reverse=True):
             more = True
             while more:
                 more = await self._remove_transcript(bucket, seen, transcript_id)

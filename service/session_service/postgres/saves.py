@@ -20,7 +20,7 @@ from session_service.postgres.saving import Planned, Prepared
 from session_service.postgres.states import Fetch
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests
-from session_service.sessions.errors import Contention, CorruptData, ShuttingDown
+from session_service.sessions.errors import Contention, CorruptData, InvalidField, ShuttingDown, StateTooLarge
 from session_service.sessions.model import Delta, Revision, Save, Saved, SessionKey, Target
 from session_service.sessions.observer import Observer
 from session_service.sessions.store import NameTaken
@@ -139,10 +139,17 @@ class Saves:
                 return planned, row
             if row and row["status"] == SaveStatus.BUSY:
                 break
-            if head is None or row:
+            is_read = head is None or row is not None
+            if is_read:
                 head = await _read_head(self._database.fetch, prepared)
             try:
                 planned = usual_saves.plan(prepared, head) or await plan(prepared, head, self._database.fetch)
+            except (InvalidField, StateTooLarge):
+                if is_read:
+                    raise
+                # By what is remembered. The name may be another session's by now, where it is no mistake.
+                head = None
+                continue
             except CorruptData:
                 # The request may have been served while its base was whole.
                 planned = saving.base_missing(prepared, head)

@@ -11,7 +11,7 @@ from session_service.postgres.operations import SaveOperation
 from session_service.postgres.saving import Planned, Prepared
 from session_service.sessions import digests, fragments
 from session_service.sessions.model import Delta
-from session_service.sessions.transcript import SEGMENT_BYTES
+from session_service.sessions.transcript import SEGMENT_BYTES, SEGMENT_MESSAGES
 
 
 def plan(prepared: Prepared, head: Head | None) -> Planned | None:
@@ -37,7 +37,7 @@ def plan(prepared: Prepared, head: Head | None) -> Planned | None:
     ):
         return None
     payload = fragments.join(delta.appended)
-    if len(payload) > SEGMENT_BYTES:
+    if len(payload) > SEGMENT_BYTES or len(delta.appended) > SEGMENT_MESSAGES:
         return None
     first, added = base.message_count, len(delta.appended)
     count, size = first + added, base.message_bytes + len(payload)

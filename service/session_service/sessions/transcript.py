@@ -14,6 +14,9 @@ from session_service.sessions import digests, fragments
 SEGMENT_BYTES = 1 << 20
 """A segment holds at most so many bytes of framed messages, or one larger message."""
 
+SEGMENT_MESSAGES = 4096
+"""And so many messages: whoever holds a segment in memory holds an object or more for each."""
+
 MAX_DEPTH = 16
 """A transcript that would have more ancestors is written whole instead, so that a restore stays one short walk."""
 
@@ -118,12 +121,14 @@ class Owner(NamedTuple):
 def cut(run: Run, first: int) -> Iterator[Segment]:
     """Cuts the messages from `first` on into segments."""
     begin, start = first, run.size(first)
-    if run.ends[-1] - start <= SEGMENT_BYTES:  # the usual case, without looking at each
+    if (
+        run.ends[-1] - start <= SEGMENT_BYTES and run.end - first <= SEGMENT_MESSAGES
+    ):  # the usual case, without looking at each
         if begin < run.end:
             yield _segment(run, begin, run.end)
         return
     for index in range(first, run.end):
-        if index > begin and run.size(index + 1) - start > SEGMENT_BYTES:
+        if index > begin and (run.size(index + 1) - start > SEGMENT_BYTES or index - begin == SEGMENT_MESSAGES):
             yield _segment(run, begin, index)
             begin, start = index, run.size(index)
     if begin < run.end:

@@ -108,9 +108,11 @@ class Arriving:
     def _cut(self) -> Iterator[Segment]:
         run = self._pending
         first = run.first
-        while run.ends[-1] - run.size(first) > transcript.SEGMENT_BYTES and run.end - first > 1:
-            end = first + 1
-            while run.size(end + 1) - run.size(first) <= transcript.SEGMENT_BYTES:
+        while run.end - first > 1 and (
+            run.ends[-1] - run.size(first) > transcript.SEGMENT_BYTES or run.end - first > transcript.SEGMENT_MESSAGES
+        ):
+            end, last = first + 1, min(run.end - 1, first + transcript.SEGMENT_MESSAGES)
+            while end < last and run.size(end + 1) - run.size(first) <= transcript.SEGMENT_BYTES:
                 end += 1
             payload = fragments.join(run.messages[first - run.first : end - run.first])
             yield Segment(first, end - first, run.size(end), payload, run.digest(end))

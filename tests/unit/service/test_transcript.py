@@ -1,7 +1,8 @@
 """Where messages are put, decided without a database."""
 
 from session_service.sessions import digests, fragments, transcript
-from session_service.sessions.transcript import MAX_DEPTH, SEGMENT_BYTES, Owner, Run, Tail
+from session_service.sessions.transcript import MAX_DEPTH, SEGMENT_BYTES, SEGMENT_MESSAGES, Owner, Run, Tail
+from session_service.sessions.uploads import Arriving
 
 SECRET = b"s" * 32
 
@@ -74,6 +75,15 @@ def test_segments_are_at_most_a_mebibyte() -> None:
     assert [s.first_message for s in segments] == [0, 3, 6, 9]
     assert all(len(s.payload) <= SEGMENT_BYTES for s in segments)
     assert b"".join(s.payload for s in segments) == fragments.join(messages)
+
+
+def test_segments_have_at_most_so_many_messages() -> None:
+    many = [b""] * (2 * SEGMENT_MESSAGES + 1)
+    whole = transcript.whole(run(*many)).segments
+    assert [segment.message_count for segment in whole] == [SEGMENT_MESSAGES, SEGMENT_MESSAGES, 1]
+    arriving = Arriving(SECRET, compared=False)
+    came = [*arriving.add(many[:5000]), *arriving.add(many[5000:]), *arriving.rest()]
+    assert came == whole
 
 
 def test_a_message_larger_than_a_segment_stands_alone() -> None:

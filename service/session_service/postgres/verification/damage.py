@@ -1,7 +1,7 @@
 """What was found to be damaged, and who needs it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -38,6 +38,8 @@ class Damage:
     table: str
     key: Key
     what: str
+    missing_to: int | None = None
+    """Of what is missing: the transcript that should have it."""
     needed_by: dict[Owner, set[int]] = field(default_factory=dict)
     """Revisions that need the row."""
 
@@ -67,9 +69,21 @@ class Findings:
     def __len__(self) -> int:
         return len(self._damages)
 
-    def add(self, table: str, key: Key, what: str) -> None:
+    def add(self, table: str, key: Key, what: str, missing_to: int | None = None) -> None:
         """Something is wrong with a row."""
-        self._damages.setdefault((table, key), Damage(self.bucket, table, key, what))
+        self._damages.setdefault((table, key), Damage(self.bucket, table, key, what, missing_to))
+
+    def unneeded(self) -> set[int]:
+        """Transcripts to which something is missing that no revision needs."""
+        return {d.missing_to for d in self._damages.values() if d.missing_to is not None and not d.needed_by}
+
+    def excuse(self, transcripts: Collection[int]) -> None:
+        """Forget what is missing to these and needed by no revision."""
+        self._damages = {
+            place: damage
+            for place, damage in self._damages.items()
+            if damage.needed_by or damage.missing_to not in transcripts
+        }
 
     def has(self, table: str, key: Key) -> bool:
         """Whether something is wrong with a row."""

@@ -139,7 +139,8 @@ class Places:
         if mark and self._findings.has("transcript_segments", key):
             return None
         if end < count:
-            self._findings.add("transcript_segments", (owner.transcript_id, end), f"messages from {end} are missing")
+            key, what = (owner.transcript_id, end), f"messages from {end} are missing"
+            self._findings.add("transcript_segments", key, what, missing_to=owner.transcript_id)
             return None
         assert mark is not None  # noqa: S101 - without one, end is below count
         if end == count:

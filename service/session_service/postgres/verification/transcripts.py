@@ -61,9 +61,8 @@ class TranscriptCheck:
         link = chain.links[0]
         key = (link.transcript_id,)
         if chain.missing is not None and len(chain.links) == 1:
-            self._findings.add(
-                "transcripts", (chain.missing,), f"missing; transcript {link.transcript_id} begins in it"
-            )
+            missing = f"missing; transcript {link.transcript_id} begins in it"
+            self._findings.add("transcripts", (chain.missing,), missing, missing_to=link.transcript_id)
             return _NOTHING
         if what := await self._wrong(chain, link):
             self._findings.add("transcripts", key, what)
@@ -101,7 +100,7 @@ class TranscriptCheck:
             return _NOTHING._replace(tenant_id=known.tenant_id)
         if known.position is not None and first > known.position:
             what = f"messages from {known.position} to {first - 1} are missing"
-            self._findings.add("transcript_segments", (transcript_id, known.position), what)
+            self._findings.add("transcript_segments", (transcript_id, known.position), what, missing_to=transcript_id)
             known = _NOTHING._replace(tenant_id=known.tenant_id)
         try:
             messages = list(fragments.split(compression.unpack(codec, raw_size, payload)))

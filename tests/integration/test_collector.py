@@ -187,13 +187,8 @@ async def test_what_is_being_removed_or_uploaded_is_no_damage(bench: Bench, coll
         await bench.save("s", texts)
     # A long session is purged in pieces, and so is a long transcript.
     await bench.owner.execute("UPDATE sessions SET message_bytes = 20000000")
-    await broken_upload(
-        bench, await bench.owner.fetchval("SELECT min(transcript_id) FROM transcripts"), deadline="1 hour"
-    )
-    await bench.owner.execute("UPDATE transcripts SET parent_digest = $1 WHERE upload_deadline IS NOT NULL", b"")
-    await bench.owner.execute(
-        "DELETE FROM transcript_segments WHERE transcript_id = (SELECT max(transcript_id) FROM transcripts)"
-    )
+    oldest = await bench.owner.fetchval("SELECT min(transcript_id) FROM transcripts")
+    await broken_upload(bench, oldest, segments=0, deadline="1 hour")
     await bench.purge("s")
     steps = 0
     while await collecting.step():

@@ -3,11 +3,12 @@
 Snapshots grow, shrink, are edited in the middle and begin anew; old revisions
 are restored; requests are repeated; sessions are deleted, undeleted and purged. In
 between, PostgreSQL's messages are packed and what nothing needs is collected, step
-by step, which no answer may show.
+by step; packers, collectors and uploads die in the middle. No answer may show it.
 """
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -34,7 +35,7 @@ from session_service.sessions.model import (
     Target,
 )
 from session_service.sessions.placement import bucket_of
-from session_service.sessions.store import SessionStore
+from session_service.sessions.store import SessionStore, Upload
 
 from tests.fixtures.collecting import AT_ONCE, collect_all, orphans, wrong_rows
 from tests.fixtures.figures import Tell
@@ -50,6 +51,7 @@ VALUES = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["small", 
 STEPS, EXAMPLES = 30, 100
 COLLECTOR = uuid4()
 """Of all examples, so that none waits until another's turn is over."""
+EXPIRE = "UPDATE transcripts SET upload_deadline = now() - interval '2 minutes' WHERE upload_deadline IS NOT NULL"
 WALK_THERE = "UPDATE collection_state SET walk_bucket = $1, next_walk = '-infinity'"
 SEEN: Counter[str] = Counter()
 PACKED: list[int] = []
@@ -79,12 +81,16 @@ class StoresAgree(RuleBasedStateMachine):
         self._stack = AsyncExitStack()
         self._store, self._tenant = self._runner.run(self._stack.enter_async_context(postgres_store(self.database_url)))
         self._oracle = MemoryStore(self._tenant)
-        self._collector = Collector(self._store._database, keep=AT_ONCE, walk_every=AT_ONCE)
-        self._collector._id = COLLECTOR
+        self._collector = self._new_collector()
         self._now = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
         self._texts: dict[tuple[str, str], list[str]] = {}
         self._last_save: Save | None = None
         self._last_change: tuple[str, Change] | None = None
+
+    def _new_collector(self) -> Collector:
+        collector = Collector(self._store._database, keep=AT_ONCE, walk_every=AT_ONCE)
+        collector._id = COLLECTOR
+        return collector
 
     def teardown(self) -> None:
         self._runner.run(self._stack.aclose())
@@ -252,6 +258,22 @@ class StoresAgree(RuleBasedStateMachine):
         PACKED.append(heard.messages)
         assert not heard.damaged
 
+    @rule(steps=st.integers(1, 3))
+    def packer_dies(self, steps):
+        packer = Packer(self._store._database, Rests(0, 0), take_over=True, target=3)
+        self._runner.run(step_by_step(packer, steps))
+
+    @rule()
+    def collector_dies(self):
+        self._collector = self._new_collector()
+
+    @rule(agent=AGENTS, name=NAMES, texts=st.lists(TEXTS, max_size=6), expired=st.booleans())
+    def upload_breaks_off(self, agent, name, texts, expired):
+        save = Save(self._tenant, agent, name, content([]), "test", request_id=uuid4())
+        self._runner.run(begin_upload(self._store, save, content(texts).messages, 2))
+        if expired:
+            self._runner.run(self._store._database.fetch(EXPIRE))
+
     @rule(agent=AGENTS, steps=st.integers(1, 6), walk=st.booleans())
     def collect(self, agent, steps, walk):
         self._runner.run(self._collect(steps, bucket_of(self._tenant, agent) if walk else None))
@@ -322,10 +344,22 @@ async def upload(store: SessionStore, save: Save, batch: int, now: datetime) -> 
     """Save by an upload in batches of so many messages."""
     assert isinstance(save.content, Content)
     messages, rest = save.content.messages, save._replace(content=save.content._replace(messages=()))
-    begun = await store.begin_upload(rest)
+    begun = await begin_upload(store, rest, messages, batch)
+    return await begun.finish(rest, now)
+
+
+async def begin_upload(store: SessionStore, save: Save, messages: Sequence[bytes], batch: int) -> Upload:
+    """Begin an upload, and send all messages."""
+    begun = await store.begin_upload(save)
     for first in range(0, len(messages), batch):
         await begun.add(messages[first : first + batch])
-    return await begun.finish(rest, now)
+    return begun
+
+
+async def step_by_step(packer: Packer, steps: int) -> None:
+    """Take so many steps of a round, and leave it there."""
+    for _ in range(steps):
+        await packer.step()
 
 
 async def download(

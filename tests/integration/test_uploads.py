@@ -405,6 +405,23 @@ async def test_nothing_begins_with_what_is_being_removed(bench: Bench, texts: st
     assert await bench.texts(3) == texts
 
 
+@pytest.mark.parametrize("texts", ["abcdefghi", "abcdefghABCDEFGHIJ"])
+async def test_what_a_walk_saw_while_it_was_uploaded_can_be_begun_with(bench: Bench, texts: str) -> None:
+    """It stays a suspect, for a day before anybody looks, although it has a revision by then."""
+    save = bench.to_save([])
+    first = await bench.begin("abcdefgh", save)
+    await bench.owner.execute(
+        "INSERT INTO suspect_transcripts (bucket, transcript_id, since)"
+        " SELECT bucket, transcript_id, now() FROM transcripts"
+    )
+    await first.finish(save, NOW)
+    second = bench.to_save([])
+    upload = await bench.begin(texts, second)
+    await bench.save("Z")
+    await upload.finish(second, NOW)
+    assert await bench.texts(3) == texts
+
+
 async def test_no_search_for_what_is_unneeded_begins_while_an_upload_ends(bench: Bench) -> None:
     await bench.save("abcdefgh")
     save = bench.to_save([])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import asyncpg
 
 from session_service.postgres import saving
+from session_service.postgres.collector import KEEP
 from session_service.postgres.heads import Head, StateParts, read_head
 from session_service.postgres.operations import SaveStatus, SegmentRow, ValueRow, execute
 from session_service.postgres.pool import Connection
@@ -61,33 +62,36 @@ WRITE = """
 # $1 bucket: until the transaction ends, no search begins for who needs what is suspected there; see Collector.
 NAMING = "SELECT pg_advisory_xact_lock_shared(24150, $1)"
 
+# Suspects that a search may be for. Those that a walk has seen are not, for so long: what was being uploaded then is
+# among them, and is needed by now.
+_SEARCHED = (
+    "SELECT FROM suspect_transcripts AS s WHERE s.bucket = $1 AND s.transcript_id = {}.transcript_id"
+    f" AND s.since <= clock_timestamp() - interval '{KEEP.total_seconds():.0f} seconds'"
+)
+
 # $1 bucket, $2 tenant, $3 transcript: makes an upload's transcript one like any other, if it is still there with
-# its parent, and nobody suspects that to be unneeded: it may be being removed. After NAMING.
-CLAIM = """
+# its parent, and that is not being searched for: it may be being removed. After NAMING.
+CLAIM = f"""
     WITH parent AS MATERIALIZED (
         SELECT p.transcript_id FROM transcripts AS t
         JOIN transcripts AS p ON p.bucket = $1 AND p.tenant_id = $2 AND p.transcript_id = t.parent_transcript_id
         WHERE t.bucket = $1 AND t.tenant_id = $2 AND t.transcript_id = $3
-            AND NOT EXISTS (
-                SELECT FROM suspect_transcripts AS s WHERE s.bucket = $1 AND s.transcript_id = p.transcript_id
-            )
+            AND NOT EXISTS ({_SEARCHED.format("p")})
         FOR KEY SHARE OF p
     )
     UPDATE transcripts AS t SET upload_deadline = NULL
     WHERE t.bucket = $1 AND t.tenant_id = $2 AND t.transcript_id = $3 AND t.upload_deadline > clock_timestamp()
         AND (t.parent_transcript_id IS NULL OR EXISTS (SELECT FROM parent))
     RETURNING t.transcript_id
-"""
+"""  # noqa: S608  constants
 
 # $1 bucket, $2 tenant, $3 transcript that a new one is to begin with: the same. After NAMING.
-HOLD = """
+HOLD = f"""
     SELECT t.transcript_id FROM transcripts AS t
     WHERE t.bucket = $1 AND t.tenant_id = $2 AND t.transcript_id = $3
-        AND NOT EXISTS (
-            SELECT FROM suspect_transcripts AS s WHERE s.bucket = $1 AND s.transcript_id = t.transcript_id
-        )
+        AND NOT EXISTS ({_SEARCHED.format("t")})
     FOR KEY SHARE OF t
-"""
+"""  # noqa: S608  constants
 
 # $1 bucket, $2 tenant, $3 transcript, segments from $4 on that begin before $5, $6 how many
 MARKS = """

@@ -26,6 +26,14 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_USER: _ClassVar[Role]
     ROLE_ASSISTANT: _ClassVar[Role]
     ROLE_TOOL: _ClassVar[Role]
+
+class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVENT_TYPE_UNSPECIFIED: _ClassVar[EventType]
+    EVENT_TYPE_SAVED: _ClassVar[EventType]
+    EVENT_TYPE_RESTORED: _ClassVar[EventType]
+    EVENT_TYPE_DELETED: _ClassVar[EventType]
+    EVENT_TYPE_UNDELETED: _ClassVar[EventType]
 LOOP_STATE_UNSPECIFIED: LoopState
 LOOP_STATE_IDLE: LoopState
 LOOP_STATE_THINKING: LoopState
@@ -37,6 +45,11 @@ ROLE_SYSTEM: Role
 ROLE_USER: Role
 ROLE_ASSISTANT: Role
 ROLE_TOOL: Role
+EVENT_TYPE_UNSPECIFIED: EventType
+EVENT_TYPE_SAVED: EventType
+EVENT_TYPE_RESTORED: EventType
+EVENT_TYPE_DELETED: EventType
+EVENT_TYPE_UNDELETED: EventType
 
 class AgentState(_message.Message):
     __slots__ = ("agent_id", "message_history", "loop_state", "created_at", "llm_provider", "auth_context", "values")
@@ -181,3 +194,25 @@ class Revision(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     metadata: _containers.ScalarMap[str, str]
     def __init__(self, revision: _Optional[int] = ..., etag: _Optional[str] = ..., parent_revision: _Optional[int] = ..., checkpoint_id: _Optional[str] = ..., message_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class SessionEvent(_message.Message):
+    __slots__ = ("event_id", "type", "agent_id", "session_name", "revision", "create_time", "actor", "client_id", "request_id")
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    event_id: str
+    type: EventType
+    agent_id: str
+    session_name: str
+    revision: int
+    create_time: _timestamp_pb2.Timestamp
+    actor: str
+    client_id: str
+    request_id: str
+    def __init__(self, event_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., revision: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ..., client_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...

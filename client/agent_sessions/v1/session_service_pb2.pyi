@@ -373,3 +373,33 @@ class UndeleteSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: _session_pb2.Session
     def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ...) -> None: ...
+
+class WatchSessionsRequest(_message.Message):
+    __slots__ = ("agent_id", "session_name", "types", "resume_token")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    session_name: str
+    types: _containers.RepeatedScalarFieldContainer[_session_pb2.EventType]
+    resume_token: bytes
+    def __init__(self, agent_id: _Optional[str] = ..., session_name: _Optional[str] = ..., types: _Optional[_Iterable[_Union[_session_pb2.EventType, str]]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
+
+class WatchSessionsResponse(_message.Message):
+    __slots__ = ("created", "event", "bookmark", "resume_token")
+    class Created(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class Bookmark(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    BOOKMARK_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    created: WatchSessionsResponse.Created
+    event: _session_pb2.SessionEvent
+    bookmark: WatchSessionsResponse.Bookmark
+    resume_token: bytes
+    def __init__(self, created: _Optional[_Union[WatchSessionsResponse.Created, _Mapping]] = ..., event: _Optional[_Union[_session_pb2.SessionEvent, _Mapping]] = ..., bookmark: _Optional[_Union[WatchSessionsResponse.Bookmark, _Mapping]] = ..., resume_token: _Optional[bytes] = ...) -> None: ...

@@ -44,7 +44,8 @@ class SessionServiceStub(object):
 
     INVALID_ARGUMENT    INVALID_FIELD (with google.rpc.BadRequest naming the
     field, the limit and the value), UNDECODABLE_REQUEST,
-    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
+    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN,
+    INVALID_RESUME_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
     FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
@@ -53,8 +54,9 @@ class SessionServiceStub(object):
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
     RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
-    actual), TOO_MANY_TRANSFERS (with
-    google.rpc.RetryInfo: try again)
+    actual), TOO_MANY_TRANSFERS, TOO_MANY_WATCHES,
+    SLOW_WATCHER (with google.rpc.RetryInfo: try again)
+    OUT_OF_RANGE        CURSOR_EXPIRED (metadata oldest_resume_token)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
@@ -136,6 +138,11 @@ class SessionServiceStub(object):
                 request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionRequest.SerializeToString,
                 response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/agent_sessions.v1.SessionService/WatchSessions',
+                request_serializer=agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -157,7 +164,8 @@ class SessionServiceServicer(object):
 
     INVALID_ARGUMENT    INVALID_FIELD (with google.rpc.BadRequest naming the
     field, the limit and the value), UNDECODABLE_REQUEST,
-    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
+    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN,
+    INVALID_RESUME_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
     FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
@@ -166,8 +174,9 @@ class SessionServiceServicer(object):
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
     RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
-    actual), TOO_MANY_TRANSFERS (with
-    google.rpc.RetryInfo: try again)
+    actual), TOO_MANY_TRANSFERS, TOO_MANY_WATCHES,
+    SLOW_WATCHER (with google.rpc.RetryInfo: try again)
+    OUT_OF_RANGE        CURSOR_EXPIRED (metadata oldest_resume_token)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
@@ -336,6 +345,40 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSessions(self, request, context):
+        """WatchSessions streams what happens to one session, to all sessions of an
+        agent, or to all of the tenant, whichever server did it and whichever serves
+        the stream. It does not end by itself.
+
+        The first message is `created`. Whatever is committed after it was sent
+        follows as `event`, without a gap: the events of a session in the order in
+        which they were committed, so SAVED ones by ascending revision; between
+        sessions in any order. After some seconds of silence (5, a server setting), also
+        when no event passes the filter, comes a `bookmark`.
+
+        Every message has a resume_token. A stream that is opened with it gets exactly
+        what came after that message: keep the newest, and go on with it after a
+        disconnect, with any server, for as long as events are kept (7 days, a server
+        setting). One that is older is OUT_OF_RANGE, reason CURSOR_EXPIRED, with the
+        oldest token that would do in the metadata (oldest_resume_token, base64): list
+        what you need, then go on from there. The same if the database was restored into another
+        PostgreSQL cluster. After a failover to a replica some events may come again: an
+        event is delivered at least once, and event_id tells a repeat.
+
+        A reader that does not keep up is given what it missed from the log, at its
+        own pace. One that takes no message for 30 s, or that over a minute falls further
+        behind, is RESOURCE_EXHAUSTED, reason SLOW_WATCHER, and can go on with its last token. A server
+        has at most 10,000 watches (RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES). A server that
+        shuts down ends its streams with UNAVAILABLE, reason SHUTTING_DOWN.
+
+        An open transaction anywhere in the PostgreSQL cluster that has written
+        something holds back all events that come after its first write, until it
+        ends: nothing is lost, it comes later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -394,6 +437,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionRequest.FromString,
                     response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionResponse.SerializeToString,
             ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'agent_sessions.v1.SessionService', rpc_method_handlers)
@@ -421,7 +469,8 @@ class SessionService(object):
 
     INVALID_ARGUMENT    INVALID_FIELD (with google.rpc.BadRequest naming the
     field, the limit and the value), UNDECODABLE_REQUEST,
-    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
+    AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN,
+    INVALID_RESUME_TOKEN, REQUEST_ID_REUSED
     NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
     ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
     FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
@@ -430,8 +479,9 @@ class SessionService(object):
     ABORTED             REVISION_MISMATCH (metadata current_revision),
     SERIALIZATION (with google.rpc.RetryInfo: try again)
     RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
-    actual), TOO_MANY_TRANSFERS (with
-    google.rpc.RetryInfo: try again)
+    actual), TOO_MANY_TRANSFERS, TOO_MANY_WATCHES,
+    SLOW_WATCHER (with google.rpc.RetryInfo: try again)
+    OUT_OF_RANGE        CURSOR_EXPIRED (metadata oldest_resume_token)
     UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
     google.rpc.RetryInfo: try again)
     DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
@@ -739,6 +789,33 @@ class SessionService(object):
             '/agent_sessions.v1.SessionService/UndeleteSession',
             agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionRequest.SerializeToString,
             agent__sessions_dot_v1_dot_session__service__pb2.UndeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agent_sessions.v1.SessionService/WatchSessions',
+            agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
+            agent__sessions_dot_v1_dot_session__service__pb2.WatchSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -201,7 +201,23 @@ _SessionServiceUndeleteSessionType = typing_extensions.TypeVar(
     ],
 )
 
-class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceSaveSessionsType, _SessionServiceUploadSessionType, _SessionServiceRestoreSessionType, _SessionServiceDownloadSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType]):
+_SessionServiceWatchSessionsType = typing_extensions.TypeVar(
+    '_SessionServiceWatchSessionsType',
+    grpc.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+        agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+        agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+        agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
+    ],
+)
+
+class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _SessionServiceSaveSessionsType, _SessionServiceUploadSessionType, _SessionServiceRestoreSessionType, _SessionServiceDownloadSessionType, _SessionServiceGetSessionType, _SessionServiceGetRevisionType, _SessionServiceListSessionsType, _SessionServiceListRevisionsType, _SessionServiceDeleteSessionType, _SessionServiceUndeleteSessionType, _SessionServiceWatchSessionsType]):
     """SessionService keeps the conversations of AI agents.
 
     Scope. Every request names an agent by agent_id (1 to 255 characters) and
@@ -220,7 +236,8 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
 
       INVALID_ARGUMENT    INVALID_FIELD (with google.rpc.BadRequest naming the
                           field, the limit and the value), UNDECODABLE_REQUEST,
-                          AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
+                          AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN,
+                          INVALID_RESUME_TOKEN, REQUEST_ID_REUSED
       NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
       ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
       FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
@@ -229,8 +246,9 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
       RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
-                          actual), TOO_MANY_TRANSFERS (with
-                          google.rpc.RetryInfo: try again)
+                          actual), TOO_MANY_TRANSFERS, TOO_MANY_WATCHES,
+                          SLOW_WATCHER (with google.rpc.RetryInfo: try again)
+      OUT_OF_RANGE        CURSOR_EXPIRED (metadata oldest_resume_token)
       UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
                           google.rpc.RetryInfo: try again)
       DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
@@ -297,6 +315,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
             agent_sessions.v1.session_service_pb2.UndeleteSessionRequest,
             agent_sessions.v1.session_service_pb2.UndeleteSessionResponse,
         ],
+        grpc.UnaryStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+            agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -344,6 +366,10 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
         grpc.aio.UnaryUnaryMultiCallable[
             agent_sessions.v1.session_service_pb2.UndeleteSessionRequest,
             agent_sessions.v1.session_service_pb2.UndeleteSessionResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+            agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -461,6 +487,37 @@ class SessionServiceStub(typing.Generic[_SessionServiceSaveSessionType, _Session
     is not deleted is ALREADY_EXISTS, reason SESSION_NOT_DELETED.
     """
 
+    WatchSessions: _SessionServiceWatchSessionsType
+    """WatchSessions streams what happens to one session, to all sessions of an
+    agent, or to all of the tenant, whichever server did it and whichever serves
+    the stream. It does not end by itself.
+
+    The first message is `created`. Whatever is committed after it was sent
+    follows as `event`, without a gap: the events of a session in the order in
+    which they were committed, so SAVED ones by ascending revision; between
+    sessions in any order. After some seconds of silence (5, a server setting), also
+    when no event passes the filter, comes a `bookmark`.
+
+    Every message has a resume_token. A stream that is opened with it gets exactly
+    what came after that message: keep the newest, and go on with it after a
+    disconnect, with any server, for as long as events are kept (7 days, a server
+    setting). One that is older is OUT_OF_RANGE, reason CURSOR_EXPIRED, with the
+    oldest token that would do in the metadata (oldest_resume_token, base64): list
+    what you need, then go on from there. The same if the database was restored into another
+    PostgreSQL cluster. After a failover to a replica some events may come again: an
+    event is delivered at least once, and event_id tells a repeat.
+
+    A reader that does not keep up is given what it missed from the log, at its
+    own pace. One that takes no message for 30 s, or that over a minute falls further
+    behind, is RESOURCE_EXHAUSTED, reason SLOW_WATCHER, and can go on with its last token. A server
+    has at most 10,000 watches (RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES). A server that
+    shuts down ends its streams with UNAVAILABLE, reason SHUTTING_DOWN.
+
+    An open transaction anywhere in the PostgreSQL cluster that has written
+    something holds back all events that come after its first write, until it
+    ends: nothing is lost, it comes later.
+    """
+
 SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agent_sessions.v1.session_service_pb2.SaveSessionRequest,
@@ -506,6 +563,10 @@ SessionServiceAsyncStub: typing_extensions.TypeAlias = SessionServiceStub[
         agent_sessions.v1.session_service_pb2.UndeleteSessionRequest,
         agent_sessions.v1.session_service_pb2.UndeleteSessionResponse,
     ],
+    grpc.aio.UnaryStreamMultiCallable[
+        agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+        agent_sessions.v1.session_service_pb2.WatchSessionsResponse,
+    ],
 ]
 
 class SessionServiceServicer(metaclass=abc.ABCMeta):
@@ -527,7 +588,8 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
 
       INVALID_ARGUMENT    INVALID_FIELD (with google.rpc.BadRequest naming the
                           field, the limit and the value), UNDECODABLE_REQUEST,
-                          AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN, REQUEST_ID_REUSED
+                          AGENT_ID_MISMATCH, INVALID_PAGE_TOKEN,
+                          INVALID_RESUME_TOKEN, REQUEST_ID_REUSED
       NOT_FOUND           SESSION_NOT_FOUND, REVISION_NOT_FOUND
       ALREADY_EXISTS      CHECKPOINT_ID_EXISTS, SESSION_NOT_DELETED
       FAILED_PRECONDITION SESSION_DELETED, USER_ID_MISMATCH,
@@ -536,8 +598,9 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
       ABORTED             REVISION_MISMATCH (metadata current_revision),
                           SERIALIZATION (with google.rpc.RetryInfo: try again)
       RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE, STATE_TOO_LARGE (metadata limit and
-                          actual), TOO_MANY_TRANSFERS (with
-                          google.rpc.RetryInfo: try again)
+                          actual), TOO_MANY_TRANSFERS, TOO_MANY_WATCHES,
+                          SLOW_WATCHER (with google.rpc.RetryInfo: try again)
+      OUT_OF_RANGE        CURSOR_EXPIRED (metadata oldest_resume_token)
       UNAVAILABLE         DATABASE_UNAVAILABLE, SHUTTING_DOWN (with
                           google.rpc.RetryInfo: try again)
       DEADLINE_EXCEEDED   DEADLINE_EXCEEDED, TRANSFER_STALLED
@@ -725,6 +788,42 @@ class SessionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[agent_sessions.v1.session_service_pb2.UndeleteSessionResponse, collections.abc.Awaitable[agent_sessions.v1.session_service_pb2.UndeleteSessionResponse]]:
         """UndeleteSession brings a soft-deleted session back as it was. A session that
         is not deleted is ALREADY_EXISTS, reason SESSION_NOT_DELETED.
+        """
+
+    @abc.abstractmethod
+    def WatchSessions(
+        self,
+        request: agent_sessions.v1.session_service_pb2.WatchSessionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[agent_sessions.v1.session_service_pb2.WatchSessionsResponse], collections.abc.AsyncIterator[agent_sessions.v1.session_service_pb2.WatchSessionsResponse]]:
+        """WatchSessions streams what happens to one session, to all sessions of an
+        agent, or to all of the tenant, whichever server did it and whichever serves
+        the stream. It does not end by itself.
+
+        The first message is `created`. Whatever is committed after it was sent
+        follows as `event`, without a gap: the events of a session in the order in
+        which they were committed, so SAVED ones by ascending revision; between
+        sessions in any order. After some seconds of silence (5, a server setting), also
+        when no event passes the filter, comes a `bookmark`.
+
+        Every message has a resume_token. A stream that is opened with it gets exactly
+        what came after that message: keep the newest, and go on with it after a
+        disconnect, with any server, for as long as events are kept (7 days, a server
+        setting). One that is older is OUT_OF_RANGE, reason CURSOR_EXPIRED, with the
+        oldest token that would do in the metadata (oldest_resume_token, base64): list
+        what you need, then go on from there. The same if the database was restored into another
+        PostgreSQL cluster. After a failover to a replica some events may come again: an
+        event is delivered at least once, and event_id tells a repeat.
+
+        A reader that does not keep up is given what it missed from the log, at its
+        own pace. One that takes no message for 30 s, or that over a minute falls further
+        behind, is RESOURCE_EXHAUSTED, reason SLOW_WATCHER, and can go on with its last token. A server
+        has at most 10,000 watches (RESOURCE_EXHAUSTED, reason TOO_MANY_WATCHES). A server that
+        shuts down ends its streams with UNAVAILABLE, reason SHUTTING_DOWN.
+
+        An open transaction anywhere in the PostgreSQL cluster that has written
+        something holds back all events that come after its first write, until it
+        ends: nothing is lost, it comes later.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,5 +1,6 @@
 """The client of the agent session service: save, restore and list what agents talked about."""
 
+from agent_sessions.agent import LiveAgent
 from agent_sessions.client import DEFAULT_TIMEOUT, SessionClient
 from agent_sessions.errors import (
     Aborted,
@@ -10,6 +11,7 @@ from agent_sessions.errors import (
     CheckpointIdExists,
     ClientClosed,
     CorruptData,
+    CursorExpired,
     DatabaseUnavailable,
     DataLoss,
     DeadlineExceeded,
@@ -19,11 +21,13 @@ from agent_sessions.errors import (
     InvalidField,
     InvalidPageToken,
     InvalidRequest,
+    InvalidResumeToken,
     MalformedPayload,
     MessageTooLarge,
     MethodNotFound,
     NotFound,
     NotRegistered,
+    OutOfRange,
     PermissionDenied,
     PreconditionViolation,
     RequestIdReused,
@@ -36,9 +40,11 @@ from agent_sessions.errors import (
     SessionNotFound,
     SessionServiceError,
     ShuttingDown,
+    SlowWatcher,
     StateError,
     StateTooLarge,
     TooManyTransfers,
+    TooManyWatches,
     TransferStalled,
     Unauthenticated,
     Unavailable,
@@ -53,9 +59,10 @@ from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevisi
 from agent_sessions.retry import NO_RETRY, RetryPolicy
 from agent_sessions.session import KEEP, Session
 from agent_sessions.state import AuthContext, LoopState, State, StateCodec
-from agent_sessions.sync import SyncPager, SyncSession, SyncSessionClient
-from agent_sessions.v1.session_pb2 import AgentState, Message, Payload, Revision, Role
+from agent_sessions.sync import SyncPager, SyncSession, SyncSessionClient, SyncWatch
+from agent_sessions.v1.session_pb2 import AgentState, Message, Payload, Revision, Role, SessionEvent
 from agent_sessions.v1.session_pb2 import Session as SessionDescription
+from agent_sessions.watch import EventType, Watch
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -71,15 +78,19 @@ __all__ = [
     "CheckpointIdExists",
     "ClientClosed",
     "CorruptData",
+    "CursorExpired",
     "DataLoss",
     "DatabaseUnavailable",
     "DeadlineExceeded",
+    "EventType",
     "FailedPrecondition",
     "FieldViolation",
     "InternalError",
     "InvalidField",
     "InvalidPageToken",
     "InvalidRequest",
+    "InvalidResumeToken",
+    "LiveAgent",
     "LoopState",
     "MalformedPayload",
     "Message",
@@ -87,6 +98,7 @@ __all__ = [
     "MethodNotFound",
     "NotFound",
     "NotRegistered",
+    "OutOfRange",
     "Page",
     "Pager",
     "Payload",
@@ -106,10 +118,12 @@ __all__ = [
     "SessionClient",
     "SessionDeleted",
     "SessionDescription",
+    "SessionEvent",
     "SessionNotDeleted",
     "SessionNotFound",
     "SessionServiceError",
     "ShuttingDown",
+    "SlowWatcher",
     "State",
     "StateCodec",
     "StateError",
@@ -118,7 +132,9 @@ __all__ = [
     "SyncPager",
     "SyncSession",
     "SyncSessionClient",
+    "SyncWatch",
     "TooManyTransfers",
+    "TooManyWatches",
     "TransferStalled",
     "Unauthenticated",
     "Unavailable",
@@ -126,5 +142,6 @@ __all__ = [
     "Unimplemented",
     "UnsupportedValue",
     "UserIdMismatch",
+    "Watch",
     "dotted_name",
 ]

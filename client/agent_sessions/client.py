@@ -1,28 +1,29 @@
 """The asyncio client."""
 
 import os
-import socket
 import time
-import uuid
-from collections.abc import Mapping
-from functools import cache
+import weakref
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Literal, Self
 
 import grpc
 
 from agent_sessions.connection import ChannelOptions, Connection, Metadata
-from agent_sessions.errors import MessageTooLarge, StateTooLarge
-from agent_sessions.large_states import Downloaded, LargeStates, is_large
+from agent_sessions.errors import ClientClosed, StateTooLarge
+from agent_sessions.large_states import Downloaded, LargeStates
 from agent_sessions.pages import Page, Pager
-from agent_sessions.request_ids import new_request_id
+from agent_sessions.request_ids import given_or_new, process_client_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.retry import RetryPolicy
-from agent_sessions.saver import SaveAnswer, Saver
+from agent_sessions.saver import Saver
 from agent_sessions.session import Session
 from agent_sessions.state import State, StateCodec
+from agent_sessions.targets import same_in_pieces, set_target
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
+from agent_sessions.watch import SILENCE_TIMEOUT, EventType, KeepToken, Watch
+from agent_sessions.watch_stream import WatchStream
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds."""
@@ -74,7 +75,7 @@ class SessionClient:
         stream: bool = True,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
-        self.client_id = _process_client_id(os.getpid()) if client_id is None else client_id
+        self.client_id = process_client_id(os.getpid()) if client_id is None else client_id
         """Names this worker in events; a follower ignores its own."""
         self.codec = StateCodec() if codec is None else codec
         """Register classes, enums and modules here."""
@@ -89,6 +90,7 @@ class SessionClient:
         )
         self._saver = Saver(self._connection, stream=stream)
         self._large = LargeStates(self._connection)
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         """Return the client; nothing is connected before the first call."""
@@ -103,23 +105,38 @@ class SessionClient:
     async def close(self) -> None:
         """Wait for saves in the stream (5 s at most), end other calls, close the channel. May be called twice."""
         await self._saver.close()
+        for watch in list(self._watches):
+            watch.end(ClientClosed("this client was closed"))
         await self._connection.close()
 
-    def session(self, agent_id: str, session_name: str, *, user_id: str = "", exclusive: bool = False) -> Session:
+    @property
+    def timeout(self) -> float:
+        """The default timeout, in seconds."""
+        return self._connection.timeout
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How failed attempts are repeated."""
+        return self._connection.retry
+
+    def session(
+        self,
+        agent_id: str,
+        session_name: str,
+        *,
+        user_id: str = "",
+        exclusive: bool = False,
+        client_id: str | None = None,
+    ) -> Session:
         """Return an object that saves one session by sending what is new; nothing is sent yet.
 
         - user_id: on whose behalf the agent works; set once per session.
         - exclusive: nobody else is to write: a save after another writer's raises
           RevisionMismatch instead of following it.
+        - client_id: names the worker in the events it causes; None: the client's.
         """
         return Session(
-            self,
-            self._saver,
-            agent_id,
-            session_name,
-            user_id=user_id,
-            exclusive=exclusive,
-            timeout=self._connection.timeout,
+            self, self._saver, agent_id, session_name, user_id=user_id, exclusive=exclusive, client_id=client_id
         )
 
     async def save(
@@ -157,7 +174,7 @@ class SessionClient:
             session_name=session_name,
             snapshot=self.codec.encode(state),
             expected_revision=expected_revision,
-            request_id=_request_id(request_id),
+            request_id=given_or_new(request_id),
             client_id=self.client_id,
             user_id=user_id,
             labels=None if labels is None else messages.Labels(entries=labels),
@@ -165,7 +182,7 @@ class SessionClient:
             metadata=metadata,
             self_contained=self_contained,
         )
-        answer = await self._save(request, self._deadline(timeout))
+        answer = await self._saver.save_snapshot(request, self._deadline(timeout))
         return SavedRevision(answer.session, answer.revision, answer.replayed)
 
     async def restore(
@@ -177,6 +194,7 @@ class SessionClient:
         checkpoint_id: str = "",
         message_limit: int = 0,
         request_id: str | None = None,
+        client_id: str | None = None,
         timeout: float | None = None,
     ) -> RestoredRevision:
         """Return the newest state, or that of a revision, and record that it was restored.
@@ -185,21 +203,22 @@ class SessionClient:
           id; at most one of them.
         - message_limit: only the newest so many messages; 0: all.
         - request_id: a UUID; None: made here.
+        - client_id: names the worker in the event; None: the client's.
         """
         request = messages.RestoreSessionRequest(
             agent_id=agent_id,
             session_name=session_name,
             message_limit=message_limit,
-            request_id=_request_id(request_id),
-            client_id=self.client_id,
+            request_id=given_or_new(request_id),
+            client_id=self.client_id if client_id is None else client_id,
         )
-        _set_target(request, revision, checkpoint_id)
+        set_target(request, revision, checkpoint_id)
         deadline = self._deadline(timeout)
         answer: messages.RestoreSessionResponse | Downloaded
         try:
             answer = await self._connection.call(self._connection.stub.RestoreSession, request, timeout)
         except StateTooLarge:
-            answer = await self._large.download(_download(request), _left(deadline))
+            answer = await self._large.download(same_in_pieces(request), _left(deadline))
         return RestoredRevision(answer.session, answer.revision, answer.state, self.codec)
 
     async def get_session(self, agent_id: str, session_name: str, *, timeout: float | None = None) -> pb.Session:
@@ -225,13 +244,13 @@ class SessionClient:
         request = messages.GetRevisionRequest(
             agent_id=agent_id, session_name=session_name, view=_VIEWS[view], message_limit=message_limit
         )
-        _set_target(request, revision, checkpoint_id)
+        set_target(request, revision, checkpoint_id)
         deadline = self._deadline(timeout)
         answer: messages.GetRevisionResponse | Downloaded
         try:
             answer = await self._connection.call(self._connection.stub.GetRevision, request, timeout)
         except StateTooLarge:
-            answer = await self._large.download(_download(request), _left(deadline))
+            answer = await self._large.download(same_in_pieces(request), _left(deadline))
         state = answer.state if view == "full" else None
         return StoredRevision(answer.session, answer.revision, state, self.codec)
 
@@ -317,7 +336,7 @@ class SessionClient:
             session_name=session_name,
             purge=purge,
             expected_revision=expected_revision,
-            request_id=_request_id(request_id),
+            request_id=given_or_new(request_id),
             client_id=self.client_id,
         )
         return (await self._connection.call(self._connection.stub.DeleteSession, request, timeout)).session
@@ -336,67 +355,41 @@ class SessionClient:
             agent_id=agent_id,
             session_name=session_name,
             expected_revision=expected_revision,
-            request_id=_request_id(request_id),
+            request_id=given_or_new(request_id),
             client_id=self.client_id,
         )
         return (await self._connection.call(self._connection.stub.UndeleteSession, request, timeout)).session
 
-    async def _save(self, request: messages.SaveSessionRequest, deadline: float) -> SaveAnswer:
-        """Send a snapshot as one request or, if that is too large, as an upload. Uses it up."""
-        history = request.snapshot.message_history
-        data = request.SerializeToString()
-        if not is_large(len(data), len(history)):
-            try:
-                return await self._saver.save(data, request.request_id, _left(deadline))
-            except MessageTooLarge as error:  # this server's limit is lower than usual
-                if error.limit is None or not history:
-                    raise
-        del data
-        encoded = [message.SerializeToString(deterministic=True) for message in history]
-        request.snapshot.ClearField("message_history")
-        return await self._saver.upload(request.SerializeToString(), encoded, request.request_id, deadline)
+    def watch(
+        self,
+        agent_id: str = "",
+        session_name: str = "",
+        *,
+        types: Iterable[int] = (EventType.RESTORED,),
+        resume_token: bytes = b"",
+        keep_token: KeepToken | None = None,
+        silence_timeout: float = SILENCE_TIMEOUT,
+    ) -> Watch:
+        """Iterate over what happens to a session, to all sessions of an agent, or to all; see Watch.
+
+        - agent_id, session_name: empty: all; a session_name needs an agent_id, and need not exist yet.
+        - types: EventTypes; none: only RESTORED.
+        - resume_token: of an earlier watch, to go on after it, also with other filters; empty: from now on.
+          CursorExpired if events after it are not kept any more.
+        - keep_token: called with `Watch.resume_token` each time that it is newer, bookmarks' included, so
+          that a watch which begins with the token kept last delivers every event at least once.
+        - silence_timeout: seconds without any message after which a stream is given up for another.
+        """
+        request = messages.WatchSessionsRequest(agent_id=agent_id, session_name=session_name, resume_token=resume_token)
+        request.types.extend(types)  # type: ignore[arg-type]  # which numbers there are, the server knows
+        stream = WatchStream(self._connection, request, silence_timeout=silence_timeout)
+        watch = Watch(stream, resume_token=resume_token, keep_token=keep_token)
+        self._watches.add(watch)
+        return watch
 
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._connection.timeout if timeout is None else timeout)
 
 
-def _request_id(given: str | None) -> str:
-    return new_request_id() if given is None else given
-
-
 def _left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
-
-
-def _download(
-    request: messages.RestoreSessionRequest | messages.GetRevisionRequest,
-) -> messages.DownloadSessionRequest:
-    """Return the request for the same state in pieces, recorded or not as by that one."""
-    download = messages.DownloadSessionRequest(
-        agent_id=request.agent_id, session_name=request.session_name, message_limit=request.message_limit
-    )
-    if isinstance(request, messages.RestoreSessionRequest):
-        download.request_id, download.client_id = request.request_id, request.client_id
-    else:
-        download.read_only = True
-    _set_target(download, request.revision or None, request.checkpoint_id)
-    return download
-
-
-def _set_target(
-    request: messages.RestoreSessionRequest | messages.GetRevisionRequest | messages.DownloadSessionRequest,
-    revision: int | None,
-    checkpoint_id: str,
-) -> None:
-    if revision is not None and checkpoint_id:
-        raise ValueError("revision and checkpoint_id exclude each other")
-    if revision is not None:
-        request.revision = revision
-    elif checkpoint_id:
-        request.checkpoint_id = checkpoint_id
-
-
-@cache
-def _process_client_id(pid: int) -> str:
-    """Return one id for this process; its pid tells a fork from its parent."""
-    return f"{socket.gethostname()[:64]}-{pid}-{uuid.uuid4().hex[:8]}"

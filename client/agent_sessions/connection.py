@@ -111,10 +111,10 @@ class Connection:
         except grpc.aio.AioRpcError as failure:
             raise error_from_rpc(failure) from failure
         except asyncio.CancelledError:
-            self._tell_close_from_cancel()
+            self.tell_close_from_cancel()
             raise
 
-    def _tell_close_from_cancel(self) -> None:
+    def tell_close_from_cancel(self) -> None:
         """Raise ClientClosed if it was the closing channel, not the caller, that cancelled the call."""
         task = asyncio.current_task()
         if self._closed and task is not None and not task.cancelling():

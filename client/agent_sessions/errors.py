@@ -7,6 +7,7 @@
     │   │   ├── UndecodableRequest
     │   │   ├── AgentIdMismatch
     │   │   ├── InvalidPageToken
+    │   │   ├── InvalidResumeToken
     │   │   └── RequestIdReused
     │   ├── NotFound
     │   │   ├── SessionNotFound
@@ -24,7 +25,11 @@
     │   ├── ResourceExhausted
     │   │   ├── MessageTooLarge             .limit, .actual
     │   │   ├── StateTooLarge               .limit, .actual
-    │   │   └── TooManyTransfers
+    │   │   ├── TooManyTransfers
+    │   │   ├── TooManyWatches
+    │   │   └── SlowWatcher
+    │   ├── OutOfRange
+    │   │   └── CursorExpired               .oldest_resume_token
     │   ├── Unavailable
     │   │   ├── DatabaseUnavailable
     │   │   └── ShuttingDown
@@ -47,6 +52,7 @@ A SessionServiceError that ended a call has gRPC's own exception as `__cause__`;
 one that answers a save in a stream has none.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -144,6 +150,10 @@ class InvalidPageToken(InvalidRequest):
     """The page token does not belong to these arguments."""
 
 
+class InvalidResumeToken(InvalidRequest):
+    """The resume token was not made by this service."""
+
+
 class RequestIdReused(InvalidRequest):
     """The request_id was used before, for a request with other content."""
 
@@ -224,23 +234,7 @@ class ResourceExhausted(SessionServiceError):
     default_code = StatusCode.RESOURCE_EXHAUSTED
 
 
-class MessageTooLarge(ResourceExhausted):
-    """The request is larger than the server takes. Of a large state: its values, or one of its messages."""
-
-    @property
-    def limit(self) -> int | None:
-        """The limit in bytes; None when the server did not tell."""
-        return self._number("limit")
-
-    @property
-    def actual(self) -> int | None:
-        """The request's size in bytes; None when the server did not tell."""
-        return self._number("actual")
-
-
-class StateTooLarge(ResourceExhausted):
-    """The state is larger than the server keeps. One that it does not return at once is fetched in pieces instead."""
-
+class _TooLarge(ResourceExhausted):
     @property
     def limit(self) -> int | None:
         """The limit in bytes; None when the server did not tell."""
@@ -252,8 +246,42 @@ class StateTooLarge(ResourceExhausted):
         return self._number("actual")
 
 
+class MessageTooLarge(_TooLarge):
+    """The request is larger than the server takes. Of a large state: its values, or one of its messages."""
+
+
+class StateTooLarge(_TooLarge):
+    """The state is larger than the server keeps. One that it does not return at once is fetched in pieces instead."""
+
+
 class TooManyTransfers(ResourceExhausted):
     """The server has too many large states on their way. Raised only after retries did not help."""
+
+
+class TooManyWatches(ResourceExhausted):
+    """The server has as many watches as it takes. A Watch tries again by itself."""
+
+
+class SlowWatcher(ResourceExhausted):
+    """The watch did not keep up and was ended by the server. A Watch goes on by itself where it was."""
+
+
+class OutOfRange(SessionServiceError):
+    """What the call asks for is not there any more."""
+
+    default_code = StatusCode.OUT_OF_RANGE
+
+
+class CursorExpired(OutOfRange):
+    """Events after the resume token are not kept any more. Read what you need anew, then watch from the oldest one."""
+
+    @property
+    def oldest_resume_token(self) -> bytes:
+        """The oldest token that would do; empty (from now on) when the server did not tell."""
+        try:
+            return base64.b64decode(self.metadata.get("oldest_resume_token", ""), validate=True)
+        except ValueError:
+            return b""
 
 
 class Unavailable(SessionServiceError):

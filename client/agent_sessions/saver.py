@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent_sessions.connection import Connection
-from agent_sessions.errors import SessionServiceError, Unimplemented
-from agent_sessions.large_states import LargeStates
+from agent_sessions.errors import MessageTooLarge, SessionServiceError, Unimplemented
+from agent_sessions.large_states import LargeStates, is_large
 from agent_sessions.retry import Retries
 from agent_sessions.stream import SaveStream, StreamRefused
 from agent_sessions.v1 import session_pb2 as pb
@@ -60,6 +60,21 @@ class Saver:
             except SessionServiceError as error:
                 retries = retries or Retries(started, seconds, connection.retry)
                 left = await retries.wait_after(error)
+
+    async def save_snapshot(self, request: messages.SaveSessionRequest, deadline: float) -> SaveAnswer:
+        """Send a snapshot as one request or, if that is too large, as an upload. Uses it up."""
+        history = request.snapshot.message_history
+        data = request.SerializeToString()
+        if not is_large(len(data), len(history)):
+            try:
+                return await self.save(data, request.request_id, max(0.0, deadline - time.monotonic()))
+            except MessageTooLarge as error:  # this server's limit is lower than usual
+                if error.limit is None or not history:
+                    raise
+        del data
+        encoded = [message.SerializeToString(deterministic=True) for message in history]
+        request.snapshot.ClearField("message_history")
+        return await self.upload(request.SerializeToString(), encoded, request.request_id, deadline)
 
     async def upload(self, header: bytes, history: Sequence[bytes], request_id: str, deadline: float) -> SaveAnswer:
         """Send a state that is too large for one request; see `LargeStates.upload`."""

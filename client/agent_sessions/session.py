@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent_sessions.encoded_state import Change, EncodedState, SmallFields
-from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, DeadlineExceeded, MessageTooLarge
+from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, MessageTooLarge
 from agent_sessions.large_states import is_large
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent_sessions.client import SessionClient
 
 _Result = TypeVar("_Result")
+_Stored = TypeVar("_Stored", bound=StoredRevision)
 _Request = messages.SaveSessionRequest
 _SNAPSHOT = bytes_tag(_Request.SNAPSHOT_FIELD_NUMBER)
 _DELTA = bytes_tag(_Request.DELTA_FIELD_NUMBER)
@@ -74,7 +75,7 @@ class Session:
         *,
         user_id: str,
         exclusive: bool,
-        timeout: float,
+        client_id: str | None,
     ) -> None:
         if not session_name:
             raise ValueError("a Session needs a session_name")
@@ -90,9 +91,10 @@ class Session:
         self._client = client
         self._saver = saver
         self._exclusive = exclusive
-        self._timeout = timeout
+        self._timeout = client.timeout
+        self._client_id = client.client_id if client_id is None else client_id
         self._names = _Request(
-            agent_id=agent_id, session_name=session_name, client_id=client.client_id, user_id=user_id
+            agent_id=agent_id, session_name=session_name, client_id=self._client_id, user_id=user_id
         ).SerializeToString()
         self._turn = Turn()
 
@@ -132,9 +134,10 @@ class Session:
         removed = tuple(remove_values)
         notes = _notes(checkpoint_id, metadata, labels)
         # As `_in_turn` does it, which takes more coroutines: this is what is called for every message.
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        seconds = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
         if self._turn.taken:
-            await self._wait_for_turn(deadline, timeout)
+            await self._turn.wait_in_call(deadline, seconds)
         else:
             self._turn.taken = True
         try:
@@ -179,11 +182,18 @@ class Session:
         return await self._in_turn(save, timeout)
 
     async def restore(
-        self, *, revision: int | None = None, checkpoint_id: str = "", timeout: float | None = None
+        self,
+        *,
+        revision: int | None = None,
+        checkpoint_id: str = "",
+        request_id: str | None = None,
+        accept: Callable[[RestoredRevision], None] | None = None,
+        timeout: float | None = None,
     ) -> RestoredRevision:
         """Read the newest state, or that of a revision, record that it was restored, and go on from it.
 
         After an older revision the next save is the newest one again, and has the older one as its parent.
+        `accept` is called with what was read, before anything changes here; if it raises, nothing does.
         """
 
         async def restore(deadline: float) -> RestoredRevision:
@@ -192,15 +202,22 @@ class Session:
                 self.session_name,
                 revision=revision,
                 checkpoint_id=checkpoint_id,
+                request_id=request_id,
+                client_id=self._client_id,
                 timeout=_left(deadline),
             )
-            self._go_on_from(restored, restored.agent_state)
+            self._go_on_from(restored, restored.agent_state, accept)
             return restored
 
         return await self._in_turn(restore, timeout)
 
     async def load(
-        self, *, revision: int | None = None, checkpoint_id: str = "", timeout: float | None = None
+        self,
+        *,
+        revision: int | None = None,
+        checkpoint_id: str = "",
+        accept: Callable[[StoredRevision], None] | None = None,
+        timeout: float | None = None,
     ) -> StoredRevision:
         """Do as `restore` does, without recording it."""
 
@@ -212,29 +229,14 @@ class Session:
                 checkpoint_id=checkpoint_id,
                 timeout=_left(deadline),
             )
-            self._go_on_from(stored, stored.agent_state or pb.AgentState())
+            self._go_on_from(stored, stored.agent_state or pb.AgentState(), accept)
             return stored
 
         return await self._in_turn(load, timeout)
 
     async def _in_turn(self, work: Callable[[float], Awaitable[_Result]], timeout: float | None) -> _Result:
         """Do one thing after the other, in the order of the calls; `work` is given its deadline."""
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        if self._turn.taken:
-            await self._wait_for_turn(deadline, timeout)
-        else:
-            self._turn.taken = True
-        try:
-            return await work(deadline)
-        finally:
-            self._turn.pass_on()
-
-    async def _wait_for_turn(self, deadline: float, timeout: float | None) -> None:
-        try:
-            await self._turn.wait(deadline)
-        except TimeoutError:
-            seconds = self._timeout if timeout is None else timeout
-            raise DeadlineExceeded(f"earlier saves of this session took all of {seconds:g} s") from None
+        return await self._turn.run(work, self._timeout if timeout is None else timeout)
 
     async def _send_change(
         self,
@@ -288,10 +290,13 @@ class Session:
         self._etag = revision.etag
         return SavedRevision(answer.session, revision, answer.replayed)
 
-    def _go_on_from(self, stored: StoredRevision, state: pb.AgentState) -> None:
+    def _go_on_from(self, stored: _Stored, state: pb.AgentState, accept: Callable[[_Stored], None] | None) -> None:
         copy = pb.AgentState()
         copy.CopyFrom(state)
-        self._state = EncodedState.of(copy)
+        encoded = EncodedState.of(copy)
+        if accept is not None:
+            accept(stored)
+        self._state = encoded
         self.revision, self._etag = stored.revision.revision, stored.revision.etag
         self._head = stored.session.head_revision
 

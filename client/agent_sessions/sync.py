@@ -4,8 +4,9 @@ import asyncio
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
@@ -18,6 +19,8 @@ from agent_sessions.pages import Item, Page, Pager
 from agent_sessions.retry import RetryPolicy
 from agent_sessions.session import Session
 from agent_sessions.state import StateCodec
+from agent_sessions.v1 import session_pb2 as pb
+from agent_sessions.watch import SILENCE_TIMEOUT, EventType, Watch
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -61,6 +64,12 @@ class _LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Have it done by the thread, if that still runs, and do not wait."""
+        with self._lock:
+            if not self._stopped:
+                self._loop.call_soon_threadsafe(work)
 
     def stop(self) -> None:
         """End what still runs, and the thread. May be called twice."""
@@ -167,6 +176,68 @@ class SyncSession:
         return self._session.message_count
 
 
+class SyncWatch:
+    """A Watch for programs without an event loop; see there. Made by `SyncSessionClient.watch`.
+
+        with client.watch("agent", "session") as watch:
+            for event in watch: ...
+
+    Another thread may close it, which ends the loop.
+    """
+
+    def __init__(self, client: "SyncSessionClient", watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+        # One that nobody closes; its thread is the event loop's, which this is not.
+        end = functools.partial(watch.end, StopAsyncIteration())
+        weakref.finalize(self, client._thread.soon, end).atexit = False
+
+    @property
+    def resume_token(self) -> bytes:
+        """To go on after what this side is done with."""
+        return self._watch.resume_token
+
+    @property
+    def event_token(self) -> bytes:
+        """To go on after the event that was given last."""
+        return self._watch.event_token
+
+    def started(self) -> None:
+        """Wait until the server watches."""
+        self._client._thread.run(self._watch.started())
+
+    def close(self) -> None:
+        """End it. May be called twice, and after the client was closed, which ends it, too."""
+        with suppress(ClientClosed):
+            self._client._thread.run(self._watch.aclose())
+
+    def __iter__(self) -> Iterator[pb.SessionEvent]:
+        """Return itself: there is one place in the log, however many loops."""
+        return self
+
+    def __next__(self) -> pb.SessionEvent:
+        """Wait for the next event."""
+        try:
+            return self._client._thread.run(self._watch.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        """Wait until the server watches."""
+        try:
+            self.started()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
 class SyncSessionClient:
     """SessionClient for programs without an event loop: the same calls, arguments and errors.
 
@@ -191,9 +262,45 @@ class SyncSessionClient:
     delete = _blocking(SessionClient.delete)
     undelete = _blocking(SessionClient.undelete)
 
-    def session(self, agent_id: str, session_name: str, *, user_id: str = "", exclusive: bool = False) -> SyncSession:
+    def session(
+        self,
+        agent_id: str,
+        session_name: str,
+        *,
+        user_id: str = "",
+        exclusive: bool = False,
+        client_id: str | None = None,
+    ) -> SyncSession:
         """Return an object that saves one session by sending what is new; see `SessionClient.session`."""
-        return SyncSession(self, self._client.session(agent_id, session_name, user_id=user_id, exclusive=exclusive))
+        session = self._client.session(
+            agent_id, session_name, user_id=user_id, exclusive=exclusive, client_id=client_id
+        )
+        return SyncSession(self, session)
+
+    def watch(
+        self,
+        agent_id: str = "",
+        session_name: str = "",
+        *,
+        types: Iterable[int] = (EventType.RESTORED,),
+        resume_token: bytes = b"",
+        keep_token: Callable[[bytes], object] | None = None,
+        silence_timeout: float = SILENCE_TIMEOUT,
+    ) -> SyncWatch:
+        """Iterate over what happens; see `SessionClient.watch`. `keep_token` is called in a thread of its own."""
+
+        async def watch() -> Watch:
+            return self._client.watch(
+                agent_id,
+                session_name,
+                types=types,
+                resume_token=resume_token,
+                # Not in the event loop's thread, where it could not call this client.
+                keep_token=None if keep_token is None else functools.partial(asyncio.to_thread, keep_token),
+                silence_timeout=silence_timeout,
+            )
+
+        return SyncWatch(self, self._thread.run(watch()))
 
     @property
     def client_id(self) -> str:

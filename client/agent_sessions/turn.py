@@ -4,7 +4,13 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
+
+from agent_sessions.errors import DeadlineExceeded
+
+_Result = TypeVar("_Result")
 
 
 class Turn:
@@ -18,6 +24,25 @@ class Turn:
     def __init__(self) -> None:
         self.taken = False
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def run(self, work: Callable[[float], Awaitable[_Result]], seconds: float) -> _Result:
+        """Take it, do the work, pass it on. `work` is given its deadline, of time.monotonic."""
+        deadline = time.monotonic() + seconds
+        if self.taken:
+            await self.wait_in_call(deadline, seconds)
+        else:
+            self.taken = True
+        try:
+            return await work(deadline)
+        finally:
+            self.pass_on()
+
+    async def wait_in_call(self, deadline: float, seconds: float) -> None:
+        """Do as `wait` does, in a call that has so many seconds. Raises DeadlineExceeded when they are over."""
+        try:
+            await self.wait(deadline)
+        except TimeoutError:
+            raise DeadlineExceeded(f"earlier saves of this session took all of {seconds:g} s") from None
 
     async def wait(self, deadline: float) -> None:
         """Take it after those who came before. Raises TimeoutError at `deadline`, of time.monotonic (inf: never)."""

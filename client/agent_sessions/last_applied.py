@@ -1,0 +1,57 @@
+"""What a live agent took over last, and which events are older than that."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agent_sessions.v1 import session_pb2 as pb
+
+
+class LastApplied:
+    """Tells whether a RESTORED event came after the restore that was applied last.
+
+    A stream has a session's events in the order in which they were committed: what comes after the event
+    of the restore that was applied last, is newer, whatever the clocks of the servers say. Until that event
+    has come by (it may have been before the stream began, and a restore of one's own is applied long
+    before its event arrives) times decide: a session's last_restore_time is not before the event of any restore
+    that was committed before it.
+    """
+
+    def __init__(self) -> None:
+        self._time: Timestamp | None = None
+        self._request_id = self._event_id = ""
+        self._has_passed = False
+
+    def restored(self, session: pb.Session, request_id: str) -> None:
+        """Note that a restore of one's own was applied; `session` is what it answered."""
+        self._time, self._request_id, self._event_id = session.last_restore_time, request_id, ""
+        self._has_passed = False
+
+    def applied(self, event: pb.SessionEvent) -> None:
+        """Note that this event, of the stream that is read, was applied."""
+        self._time, self._request_id, self._event_id = event.create_time, "", event.event_id
+        self._has_passed = True
+
+    def begin_stream(self) -> None:
+        """Note that another stream is read from now on; it may begin with what is known."""
+        self._has_passed = False
+
+    def pass_by(self, event: pb.SessionEvent) -> None:
+        """Note that this event, which is not applied, was read."""
+        if self._is_last(event):
+            self._has_passed = True
+
+    def is_older(self, event: pb.SessionEvent) -> bool:
+        """Tell whether the event is the one that was applied last, or came before that."""
+        if self._is_last(event):
+            return True
+        if self._time is None or self._has_passed:
+            return False
+        return _place(event.create_time) <= _place(self._time)
+
+    def _is_last(self, event: pb.SessionEvent) -> bool:
+        if self._event_id:
+            return event.event_id == self._event_id
+        return bool(self._request_id) and event.request_id == self._request_id
+
+
+def _place(time: Timestamp) -> tuple[int, int]:
+    return time.seconds, time.nanos

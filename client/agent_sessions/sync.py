@@ -44,7 +44,8 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()
+        # The garbage collector may call `soon` and `stop` in the middle of the others.
+        self._lock = threading.RLock()
         self._stopped = False
         # A daemon: a client that nobody closes must not keep the program from ending.
         self._thread = threading.Thread(target=self._serve, name="agent-sessions", daemon=True)

@@ -67,6 +67,10 @@ class WatchStream:
         if call is not None:
             call.cancel()
 
+    def __del__(self) -> None:
+        """End the stream of a watch that nobody closed: gRPC would keep it as long as the channel."""
+        self.close()
+
     async def _read_once(self) -> messages.WatchSessionsResponse:
         connection = self._connection
         if self._call is None:

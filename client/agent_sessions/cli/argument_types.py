@@ -1,8 +1,11 @@
 """What single arguments may be. Each raises argparse.ArgumentTypeError with the rule that is broken."""
 
+import base64
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+
+from agent_sessions.watch import EventType
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -58,3 +61,20 @@ def pair(value: str) -> tuple[str, str]:
     if not equals:
         raise ArgumentTypeError(f"KEY=VALUE is expected, not {value!r}")
     return key, rest
+
+
+def event_types(value: str) -> list[EventType]:
+    """Accept names of events, parted by commas."""
+    try:
+        return [EventType[name.strip().upper()] for name in value.split(",")]
+    except KeyError:
+        names = ", ".join(kind.name.lower() for kind in EventType)
+        raise ArgumentTypeError(f"some of {names} are expected, parted by commas, not {value!r}") from None
+
+
+def resume_token(value: str) -> bytes:
+    """Accept base64."""
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise ArgumentTypeError("a token in base64 is expected, as --json prints it") from None

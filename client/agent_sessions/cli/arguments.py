@@ -8,6 +8,7 @@ from typing import NoReturn
 from agent_sessions.cli import argument_types as types
 from agent_sessions.cli.failures import ExitCode
 from agent_sessions.cli.terminal import one_line
+from agent_sessions.watch import EventType
 
 TARGET_VARIABLE = "SESSIONCTL_TARGET"
 DEFAULT_TARGET = "127.0.0.1:7450"
@@ -79,6 +80,14 @@ def _add_globals(parser: argparse.ArgumentParser, target: str | None) -> None:
         choices=("table", "json"),
         default="table" if given else argparse.SUPPRESS,
         help="table for people; json for programs: one document, or one a line for lists [default table]",
+    )
+    group.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const="json",
+        default=argparse.SUPPRESS,
+        help="the same as --output json",
     )
 
 
@@ -169,6 +178,17 @@ def _undelete(parser: argparse.ArgumentParser) -> None:
     _add_expected_revision(parser, 1)
 
 
+def _watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("agent", metavar="AGENT", type=types.text, nargs="?", default="", help="only this agent's")
+    parser.add_argument("session", metavar="SESSION", type=types.text, nargs="?", default="", help="only this one's")
+    help_text = "saved, restored, deleted, undeleted; several with commas [default restored]"
+    default = [EventType.RESTORED]
+    parser.add_argument("--types", metavar="TYPES", type=types.event_types, default=default, help=help_text)
+    help_text = "go on after the event that --json printed with it [default: from now on]"
+    parser.add_argument("--resume-token", metavar="BASE64", type=types.resume_token, default=b"", help=help_text)
+    parser.add_argument("--count", metavar="N", type=types.whole_number(1), help="end after N events [default: never]")
+
+
 def _replay(parser: argparse.ArgumentParser) -> None:
     help_text = "conversations, one a line: FILE.jsonl.gz, FILE.jsonl, or a folder of these"
     parser.add_argument("sources", metavar="FILE|FOLDER", nargs="+", help=help_text)
@@ -190,6 +210,7 @@ _COMMANDS = (
     ("show", "Show a session, its revisions, or one of them; records nothing.", _show),
     ("delete", "Hide a session until undelete, or purge it.", _delete),
     ("undelete", "Bring a hidden session back.", _undelete),
+    ("watch", "Show what happens to sessions, as it happens.", _watch),
     ("replay", "Save recorded conversations message by message, restore and compare them.", _replay),
 )
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
-from agent_sessions.cli import deleting, reading, saving
+from agent_sessions.cli import deleting, reading, saving, watching
 from agent_sessions.cli.arguments import parser
 from agent_sessions.cli.failures import CommandFailed, ExitCode, from_error
 from agent_sessions.cli.replay import command as replay
@@ -21,6 +21,7 @@ _COMMANDS: dict[str, Callable[[SessionClient, argparse.Namespace], Awaitable[Exi
     "show": reading.show,
     "delete": deleting.delete,
     "undelete": deleting.undelete,
+    "watch": watching.watch,
     "replay": replay.replay,
 }
 _BEFORE: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -8,9 +8,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtobufMessage
 
-from agent_sessions.cli import human
+from agent_sessions.cli import human, terminal
 from agent_sessions.cli.table import Column, Table, print_fields
-from agent_sessions.cli.terminal import one_line
 from agent_sessions.v1 import session_pb2 as pb
 
 _SESSION_COLUMNS = (
@@ -128,6 +127,16 @@ def print_state(state: pb.AgentState, message_count: int) -> None:
         )
 
 
+def print_event(event: pb.SessionEvent) -> None:
+    """Print an event on a line."""
+    what = _enum_name(pb.EventType, event.type, "EVENT_TYPE_")
+    who = f"{event.actor} ({event.client_id})" if event.client_id else event.actor
+    where = f"{event.agent_id}/{event.session_name}"
+    print(
+        terminal.printable(f"{human.time(event.create_time)}  {what:<9}  {where}  revision {event.revision}  by {who}")
+    )
+
+
 def _session_row(session: pb.Session) -> Sequence[str]:
     return (
         session.agent_id,
@@ -157,8 +166,8 @@ def _message_row(number: int, message: pb.Message) -> Sequence[str]:
     if message.WhichOneof("content") == "payload":
         data = message.payload.data
         shown = data[: 4 * _PREVIEW].decode(errors="replace")[:_PREVIEW]
-        return (str(number), role, human.size(len(data)), one_line(shown))
-    return (str(number), role, human.size(len(message.text.encode())), one_line(message.text[:_PREVIEW]))
+        return (str(number), role, human.size(len(data)), terminal.one_line(shown))
+    return (str(number), role, human.size(len(message.text.encode())), terminal.one_line(message.text[:_PREVIEW]))
 
 
 def _enum_name(enum: Any, number: int, prefix: str) -> str:

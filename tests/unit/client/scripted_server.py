@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
+from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
 from agent_sessions.v1 import session_service_pb2_grpc as rpc
 from google.protobuf.any_pb2 import Any as Packed
@@ -39,6 +40,10 @@ class Failure(Exception):
             status.details.append(packed)
         return (("grpc-status-details-bin", status.SerializeToString()),)
 
+    async def end(self, context: Context) -> NoReturn:
+        context.set_trailing_metadata(self.trailing_metadata())
+        await context.abort(self.code, self.message)
+
     def save_error(self) -> messages.SaveError:
         error = messages.SaveError(code=self.code.value[0], message=self.message)
         for detail in self.details:
@@ -58,6 +63,31 @@ def retry_after(seconds: float) -> Message:
     delay = Duration()
     delay.FromNanoseconds(round(seconds * 1e9))
     return error_details_pb2.RetryInfo(retry_delay=delay)  # type: ignore[no-any-return]  # untyped
+
+
+@dataclass
+class WatchCall:
+    """A WatchSessions call, answered step by step."""
+
+    request: messages.WatchSessionsRequest
+    metadata: dict[str, Any]
+    outgoing: "asyncio.Queue[Message | Failure | None]" = field(default_factory=asyncio.Queue)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the call has ended, by either side."""
+
+    def created(self, token: str = "t0") -> None:
+        self.outgoing.put_nowait(messages.WatchSessionsResponse(created={}, resume_token=token.encode()))
+
+    def bookmark(self, token: str) -> None:
+        self.outgoing.put_nowait(messages.WatchSessionsResponse(bookmark={}, resume_token=token.encode()))
+
+    def event(self, token: str, **fields: Any) -> None:
+        """Send an event; where no event_id is given, the token is it."""
+        event = pb.SessionEvent(**{"event_id": token, "type": pb.EVENT_TYPE_RESTORED, **fields})
+        self.outgoing.put_nowait(messages.WatchSessionsResponse(event=event, resume_token=token.encode()))
+
+    def end(self, failure: "Failure | None" = None) -> None:
+        self.outgoing.put_nowait(failure)
 
 
 @dataclass
@@ -82,6 +112,8 @@ class ScriptedServer(rpc.SessionServiceServicer):
     frames: list[Any] = field(default_factory=list)
     stream_metadata: list[dict[str, Any]] = field(default_factory=list)
     half_closed: asyncio.Event = field(default_factory=asyncio.Event)
+    watches: "asyncio.Queue[WatchCall]" = field(default_factory=asyncio.Queue)
+    """WatchSessions calls that came and were not taken by `next_watch`."""
 
     def __post_init__(self) -> None:
         self.stream_script: list[Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]] = [self.answer_frames]
@@ -109,10 +141,12 @@ class ScriptedServer(rpc.SessionServiceServicer):
         self.time_remaining.append(context.time_remaining())
         self.arrived.set()
         answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if isinstance(answer, Failure):
-            context.set_trailing_metadata(answer.trailing_metadata())
-            await context.abort(answer.code, answer.message)
-        return await answer(request, context) if callable(answer) else answer
+        try:
+            if isinstance(answer, Failure):
+                raise answer
+            return await answer(request, context) if callable(answer) else answer
+        except Failure as failure:
+            await failure.end(context)
 
     async def hang(self, request: Any, context: Context) -> Message:
         """Answer by not answering; `cancelled` is set when the caller goes away."""
@@ -159,8 +193,7 @@ class ScriptedServer(rpc.SessionServiceServicer):
         if not self.is_ready:
             failure = self.script[0]
             assert isinstance(failure, Failure)
-            context.set_trailing_metadata(failure.trailing_metadata())
-            await context.abort(failure.code, failure.message)
+            await failure.end(context)
         await context.send_initial_metadata((("upload-ready", "1"),))
         received = [request async for request in requests] if self.reads_uploads else []
         return await self.answer(received, context)
@@ -175,9 +208,27 @@ class ScriptedServer(rpc.SessionServiceServicer):
             async for part in parts:
                 yield part
 
+    async def watch_sessions(self, request: Any, context: Context) -> AsyncIterator[Message]:
+        """Send what the test sends by the call that `next_watch` gave it."""
+        call = WatchCall(request, dict(context.invocation_metadata() or ()))
+        self.watches.put_nowait(call)
+        try:
+            while isinstance(sent := await call.outgoing.get(), Message):
+                yield sent
+            if sent is not None:
+                await sent.end(context)
+        finally:
+            call.gone.set()
+
+    async def next_watch(self) -> "WatchCall":
+        """Wait for a WatchSessions call."""
+        async with asyncio.timeout(5):
+            return await self.watches.get()
+
     UploadSession = upload_session  # type: ignore[assignment]  # the stub takes any iterator
     DownloadSession = download_session  # type: ignore[assignment]  # the stub leaves its answers' type open
     SaveSessions = save_sessions  # type: ignore[assignment]  # the stub leaves its answers' type open
+    WatchSessions = watch_sessions  # type: ignore[assignment]  # the stub leaves its answers' type open
     SaveSession = RestoreSession = GetSession = GetRevision = answer
     ListSessions = ListRevisions = DeleteSession = UndeleteSession = answer
 

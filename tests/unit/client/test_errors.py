@@ -52,7 +52,7 @@ def test_every_documented_reason_has_its_class(code: str, reason: str) -> None:
 
 def test_the_table_was_read() -> None:
     reasons = {reason for _, reason in documented_reasons()}
-    assert len(reasons) == 24
+    assert len(reasons) == 28
     assert {"INVALID_FIELD", "REQUEST_ID_REUSED", "SHUTTING_DOWN", "INTERNAL", "CORRUPT_DATA"} <= reasons
 
 
@@ -89,6 +89,9 @@ def test_details_become_attributes() -> None:
         (StatusCode.DATA_LOSS, info("CORRUPT_DATA", revision="3"), "revision", 3),
         (StatusCode.INVALID_ARGUMENT, info("INVALID_FIELD", field="agent_id"), "field", "agent_id"),
         (StatusCode.INVALID_ARGUMENT, info("INVALID_FIELD"), "field", ""),
+        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED", oldest_resume_token="AAH/"), "oldest_resume_token", b"\0\1\xff"),
+        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED", oldest_resume_token="%"), "oldest_resume_token", b""),
+        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED"), "oldest_resume_token", b""),
     ],
 )
 def test_facts_of_a_reason(code: StatusCode, detail: Message, attribute: str, value: object) -> None:
@@ -104,7 +107,8 @@ def test_facts_of_a_reason(code: StatusCode, detail: Message, attribute: str, va
         (Failure(StatusCode.UNAVAILABLE, "no", info("SESSION_NOT_FOUND")), errors.Unavailable),
         (Failure(StatusCode.PERMISSION_DENIED), errors.PermissionDenied),
         (Failure(StatusCode.UNAUTHENTICATED), errors.Unauthenticated),
-        (Failure(StatusCode.OUT_OF_RANGE), errors.SessionServiceError),
+        (Failure(StatusCode.OUT_OF_RANGE), errors.OutOfRange),
+        (Failure(StatusCode.UNKNOWN), errors.SessionServiceError),
     ],
 )
 def test_without_a_known_reason_the_code_decides(failure: Failure, kind: type[errors.SessionServiceError]) -> None:

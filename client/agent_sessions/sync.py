@@ -297,7 +297,7 @@ class SyncSessionClient:
                 types=types,
                 resume_token=resume_token,
                 # Not in the event loop's thread, where it could not call this client.
-                keep_token=None if keep_token is None else functools.partial(asyncio.to_thread, keep_token),
+                keep_token=None if keep_token is None else lambda token: asyncio.to_thread(keep_token, token),
                 silence_timeout=silence_timeout,
             )
 

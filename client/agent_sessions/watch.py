@@ -29,6 +29,9 @@ class EventType(IntEnum):
     UNDELETED = 4
 
 
+_KNOWN_TYPES = frozenset(map(int, EventType))
+
+
 class Watch:
     """The events of a session, of an agent, or of all; made by `SessionClient.watch`.
 
@@ -164,7 +167,7 @@ class Watch:
             await self._done_with(message.resume_token)
 
     def _is_news(self, event: pb.SessionEvent) -> bool:
-        if event.type not in EventType.__members__.values() or event.event_id in self._known:
+        if event.type not in _KNOWN_TYPES or event.event_id in self._known:
             return False
         if event.event_id:
             self._known[event.event_id] = None

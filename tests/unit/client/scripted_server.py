@@ -59,6 +59,11 @@ def info(reason: str, domain: str = "agent_sessions", **metadata: str) -> Messag
     return error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=metadata)  # type: ignore[no-any-return]  # untyped
 
 
+def expired(oldest: str) -> Failure:
+    """Return how a watch ends whose token is too old; `oldest` is base64."""
+    return Failure(grpc.StatusCode.OUT_OF_RANGE, "old", info("CURSOR_EXPIRED", oldest_resume_token=oldest))
+
+
 def retry_after(seconds: float) -> Message:
     delay = Duration()
     delay.FromNanoseconds(round(seconds * 1e9))
@@ -75,7 +80,8 @@ class WatchCall:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the call has ended, by either side."""
 
-    def created(self, token: str = "t0") -> None:
+    def created(self, token: str | None = None) -> None:
+        token = token or "t0"
         self.outgoing.put_nowait(messages.WatchSessionsResponse(created={}, resume_token=token.encode()))
 
     def bookmark(self, token: str) -> None:

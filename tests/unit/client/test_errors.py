@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc import StatusCode
 
-from tests.unit.client.scripted_server import Failure, ScriptedServer, info, retry_after
+from tests.unit.client.scripted_server import Failure, ScriptedServer, expired, info, retry_after
 
 PROTO = Path(__file__).parents[3] / "protos/agent_sessions/v1/session_service.proto"
 
@@ -89,13 +89,17 @@ def test_details_become_attributes() -> None:
         (StatusCode.DATA_LOSS, info("CORRUPT_DATA", revision="3"), "revision", 3),
         (StatusCode.INVALID_ARGUMENT, info("INVALID_FIELD", field="agent_id"), "field", "agent_id"),
         (StatusCode.INVALID_ARGUMENT, info("INVALID_FIELD"), "field", ""),
-        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED", oldest_resume_token="AAH/"), "oldest_resume_token", b"\0\1\xff"),
-        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED", oldest_resume_token="%"), "oldest_resume_token", b""),
-        (StatusCode.OUT_OF_RANGE, info("CURSOR_EXPIRED"), "oldest_resume_token", b""),
     ],
 )
 def test_facts_of_a_reason(code: StatusCode, detail: Message, attribute: str, value: object) -> None:
     assert getattr(explain(Failure(code, "no", detail)), attribute) == value
+
+
+@pytest.mark.parametrize(("told", "token"), [("AAH/", b"\0\1\xff"), ("%", b""), ("", b"")])
+def test_the_oldest_token(told: str, token: bytes) -> None:
+    error = explain(expired(told))
+    assert isinstance(error, errors.CursorExpired)
+    assert error.oldest_resume_token == token
 
 
 @pytest.mark.parametrize(

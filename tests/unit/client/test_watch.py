@@ -15,6 +15,7 @@ from agent_sessions import (
     EventType,
     InvalidField,
     SessionClient,
+    SessionServiceError,
     ShuttingDown,
     Unavailable,
     Watch,
@@ -25,12 +26,12 @@ from agent_sessions.v1 import session_service_pb2 as messages
 from grpc import StatusCode
 
 from tests.unit.client.conftest import FAST
-from tests.unit.client.scripted_server import Failure, ScriptedServer, info, retry_after
+from tests.unit.client.scripted_server import Failure, ScriptedServer, expired, info, retry_after
 
 SHUTTING_DOWN = Failure(StatusCode.UNAVAILABLE, "later", info("SHUTTING_DOWN"), retry_after(0.01))
 SLOW = Failure(StatusCode.RESOURCE_EXHAUSTED, "slow", info("SLOW_WATCHER"), retry_after(0.01))
 FULL = Failure(StatusCode.RESOURCE_EXHAUSTED, "full", info("TOO_MANY_WATCHES"), retry_after(0.01))
-EXPIRED = Failure(StatusCode.OUT_OF_RANGE, "old", info("CURSOR_EXPIRED", oldest_resume_token="AAEC"))
+EXPIRED = expired("AAEC")
 REFUSED = Failure(StatusCode.INVALID_ARGUMENT, "types: no", info("INVALID_FIELD", field="types"))
 
 
@@ -83,7 +84,7 @@ async def test_what_is_asked_for_and_what_comes(server: ScriptedServer) -> None:
     assert list(request.types) == [pb.EVENT_TYPE_SAVED, pb.EVENT_TYPE_DELETED]
     assert call.metadata["k"] == "v"
     assert isinstance(event, pb.SessionEvent)
-    assert (event.type, event.revision, event.client_id) == (EventType.SAVED, 3, "w")
+    assert (int(event.type), event.revision, event.client_id) == (EventType.SAVED, 3, "w")
 
 
 async def test_by_default_restores_from_now_on(server: ScriptedServer, client: SessionClient) -> None:
@@ -141,11 +142,11 @@ async def test_a_broken_stream_is_followed_by_another(
     again = await server.next_watch()
     assert again.request.resume_token == b"t2"
     assert (again.request.agent_id, again.request.session_name) == ("a", "s")
-    assert consumer.watch.last_error is not None
+    assert isinstance(consumer.watch.last_error, SessionServiceError)
     again.created("t2")
     again.event("e3")
     await consumer.wait_for("e1", "e3")
-    assert consumer.watch.last_error is None
+    assert not consumer.watch.last_error
     await consumer.watch.aclose()
     await asyncio.wait_for(consumer.task, 5)
 
@@ -381,7 +382,14 @@ async def test_without_retries_the_first_break_is_raised(server: ScriptedServer)
 
 
 @pytest.mark.parametrize("place", ["waiting for an event", "between two attempts", "before it was started"])
-async def test_closing_the_client_ends_it(server: ScriptedServer, place: str) -> None:
+async def test_closing_the_client_ends_it(server: ScriptedServer, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pausing = asyncio.Event()
+
+    def backoff(policy: Any, attempts: int) -> float:
+        pausing.set()
+        return 30.0
+
+    monkeypatch.setattr(type(FAST), "backoff", backoff)
     client = SessionClient(server.target, retry=FAST)
     watch = client.watch()
     if place == "before it was started":
@@ -393,10 +401,8 @@ async def test_closing_the_client_ends_it(server: ScriptedServer, place: str) ->
     call = await server.next_watch()
     call.created()
     if place == "between two attempts":
-        call.end(Failure(StatusCode.UNAVAILABLE, "wait", retry_after(30)))
-        await asyncio.wait_for(call.gone.wait(), 5)
-        while watch.last_error is None:
-            await asyncio.sleep(0)
+        call.end(SHUTTING_DOWN)
+        await asyncio.wait_for(pausing.wait(), 5)
     await client.close()
     with pytest.raises(ClientClosed):
         await asyncio.wait_for(consumer.task, 5)
@@ -443,7 +449,7 @@ async def test_a_cancelled_wait_loses_nothing(server: ScriptedServer, client: Se
     waiting = asyncio.create_task(anext(watch))
     await asyncio.sleep(0)
     call.event("e3")
-    while watch.event_token != b"e3":  # it has come …
+    while watch.event_token != b"e3":  # noqa: ASYNC110 – in the very moment when it has come …
         await asyncio.sleep(0)
     waiting.cancel()  # … and its reader goes in that moment
     with pytest.raises(asyncio.CancelledError):

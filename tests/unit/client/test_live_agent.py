@@ -1,0 +1,598 @@
+"""A live agent: what a restore keeps, what a failed one leaves, and which events are followed."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from agent_sessions import (
+    AgentSessionsError,
+    AuthContext,
+    ClientClosed,
+    CorruptData,
+    CursorExpired,
+    LiveAgent,
+    MalformedPayload,
+    RevisionNotFound,
+    SessionClient,
+    SessionNotFound,
+    State,
+)
+from agent_sessions.v1 import session_pb2 as pb
+from agent_sessions.v1 import session_service_pb2 as messages
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from tests.unit.client.conftest import FAST
+from tests.unit.client.scripted_server import Context, Failure, ScriptedServer, WatchCall, expired, info
+
+GONE = Failure(StatusCode.NOT_FOUND, "gone", info("SESSION_NOT_FOUND"))
+DAMAGED = Failure(StatusCode.DATA_LOSS, "damaged", info("CORRUPT_DATA", revision="1"))
+LATER = Failure(StatusCode.UNAVAILABLE, "later", info("DATABASE_UNAVAILABLE"))
+
+
+@dataclass
+class Store:
+    """Sessions in memory, and what was asked of them."""
+
+    states: dict[tuple[str, int], pb.AgentState] = field(default_factory=dict)
+    saves: list[messages.SaveSessionRequest] = field(default_factory=list)
+    restores: list[messages.RestoreSessionRequest] = field(default_factory=list)
+    reads: list[messages.GetRevisionRequest] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    """Of the next reads and restores."""
+    before: Callable[[Any], Awaitable[None]] | None = None
+    """Called before each answer."""
+    now: int = 100
+    """The time of the next restore."""
+
+    async def answer(self, request: Any, context: Context) -> Message:
+        if self.before is not None:
+            await self.before(request)
+        if isinstance(request, messages.SaveSessionRequest):
+            return self._save(request)
+        (self.restores if isinstance(request, messages.RestoreSessionRequest) else self.reads).append(request)
+        if self.failures:
+            raise self.failures.pop(0)
+        number = request.revision or self.head(request.session_name)
+        kind = type(request).__name__.replace("Request", "Response")
+        answer: Any = getattr(messages, kind)(state=self.states[request.session_name, number])
+        answer.revision.revision, answer.revision.etag = number, f"etag-{number}"
+        answer.session.head_revision = self.head(request.session_name)
+        answer.session.last_restore_time.seconds = self.now
+        return answer  # type: ignore[no-any-return]  # by name
+
+    def _save(self, request: messages.SaveSessionRequest) -> Message:
+        self.saves.append(request)
+        state = pb.AgentState()
+        if request.HasField("delta"):
+            delta = request.delta
+            if delta.base_revision:
+                state.CopyFrom(self.states[request.session_name, delta.base_revision])
+            if delta.HasField("truncate_to"):
+                del state.message_history[delta.truncate_to :]
+            state.message_history.extend(delta.appended_messages)
+            state.llm_provider = delta.llm_provider
+            state.auth_context.CopyFrom(delta.auth_context)
+        else:
+            state.CopyFrom(request.snapshot)
+        number = self.head(request.session_name) + 1
+        self.states[request.session_name, number] = state
+        answer = messages.SaveSessionResponse()
+        answer.revision.revision = answer.session.head_revision = number
+        answer.revision.etag = f"etag-{number}"
+        return answer
+
+    def head(self, session_name: str) -> int:
+        return max((number for name, number in self.states if name == session_name), default=0)
+
+
+@dataclass
+class Hooks:
+    """What an agent was told."""
+
+    restored: list[int] = field(default_factory=list)
+    failed: list[AgentSessionsError] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def on_restore(self, agent: LiveAgent, event: pb.SessionEvent) -> None:
+        self.restored.append(event.revision)
+        self.changed.set()
+
+    def on_failure(self, agent: LiveAgent, event: pb.SessionEvent, error: AgentSessionsError) -> None:
+        self.failed.append(error)
+        self.changed.set()
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Observed(LiveAgent):
+    """Tells when it has taken an event, and when it is done with one."""
+
+    taken: asyncio.Event
+    tokens: list[bytes]
+    changed: asyncio.Event
+
+    async def _follow(self, event: pb.SessionEvent) -> None:
+        self.taken.set()
+        await super()._follow(event)
+
+    def keep(self, token: bytes) -> None:
+        self.tokens.append(token)
+        self.changed.set()
+
+    async def passed(self, call: WatchCall, token: str) -> None:
+        """Wait until it is done with all that was sent; the token is a new one."""
+        call.bookmark(token)
+        async with asyncio.timeout(5):
+            while token.encode() not in self.tokens:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Provider:
+    """Of this process; never stored."""
+
+
+@pytest.fixture
+def store(server: ScriptedServer) -> Store:
+    store = Store()
+    server.script = [store.answer]
+    for number in (1, 2, 3):
+        stored = pb.AgentState(agent_id="a", llm_provider="stored", auth_context=pb.AuthContext(type="stored"))
+        stored.message_history.extend(pb.Message(text=str(n)) for n in range(1, number + 1))
+        store.states["s", number] = stored
+    return store
+
+
+@pytest.fixture
+async def client(server: ScriptedServer, store: Store) -> AsyncIterator[SessionClient]:
+    async with SessionClient(server.target, retry=FAST, timeout=10, client_id="worker") as client:
+        client.codec.register(Provider)
+        yield client
+
+
+@pytest.fixture
+def hooks() -> Hooks:
+    return Hooks()
+
+
+@pytest.fixture
+def agent(client: SessionClient, hooks: Hooks) -> Observed:
+    state = State(messages=["mine"], llm_provider=Provider, auth_context={"type": "key", "token": "secret"})
+    agent = Observed(client, "a", "s", state, on_restore=hooks.on_restore, on_failure=hooks.on_failure)
+    agent.taken, agent.tokens, agent.changed = asyncio.Event(), [], asyncio.Event()
+    return agent
+
+
+@pytest.fixture
+async def call(server: ScriptedServer, agent: Observed) -> AsyncIterator[WatchCall]:
+    """Have the agent follow; return what its events come by."""
+    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    call = await server.next_watch()
+    call.created()
+    await asyncio.wait_for(agent.following.wait(), 5)
+    yield call
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+    assert not agent.following.is_set()
+    await asyncio.wait_for(call.gone.wait(), 5)
+
+
+def operator(call: WatchCall, token: str, revision: int, seconds: int = 1000, **fields: Any) -> None:
+    """Send the event of an operator's restore."""
+    names = {"agent_id": "a", "session_name": "s", "revision": revision, "create_time": Timestamp(seconds=seconds)}
+    call.event(token, **(names | fields))
+
+
+def texts(request: messages.SaveSessionRequest) -> list[str]:
+    return [message.text for message in request.delta.appended_messages]
+
+
+async def test_a_restore_keeps_the_provider_and_the_authentication(agent: Observed, store: Store) -> None:
+    provider, auth = agent.state.llm_provider, agent.state.auth_context
+    restored = await agent.restore(revision=2)
+    assert restored.decode().llm_provider == "stored"
+    assert agent.state.messages == ["1", "2"]
+    assert agent.state.llm_provider is provider
+    assert agent.state.auth_context is auth
+    assert agent.revision == 2
+    assert store.restores[0].client_id == agent.client_id
+
+
+async def test_saves_are_deltas_of_what_was_restored(agent: Observed, store: Store) -> None:
+    await agent.restore(revision=2)
+    agent.state.messages.append("next")
+    saved = await agent.save(checkpoint_id="c", metadata={"k": "v"}, labels={"l": "m"})
+    assert (saved.revision.revision, agent.revision) == (4, 4)
+    (request,) = store.saves
+    assert (request.delta.base_revision, request.delta.base_etag, texts(request)) == (2, "etag-2", ["next"])
+    assert (request.checkpoint_id, dict(request.metadata), dict(request.labels.entries)) == (
+        "c",
+        {"k": "v"},
+        {"l": "m"},
+    )
+    assert (request.delta.auth_context.type, request.client_id) == ("key", agent.client_id)
+    assert request.delta.llm_provider.endswith("Provider")
+    assert b"secret" not in request.SerializeToString()
+
+
+@pytest.mark.parametrize("failure", [GONE, DAMAGED, Failure(StatusCode.INTERNAL, "no", info("INTERNAL"))])
+async def test_a_failed_restore_leaves_everything(agent: Observed, store: Store, failure: Failure) -> None:
+    await agent.save()
+    before = agent.state
+    store.failures = [failure]
+    with pytest.raises(AgentSessionsError):
+        await agent.restore(revision=1)
+    assert agent.state is before
+    agent.state.messages.append("next")
+    await agent.save()
+    assert (store.saves[1].delta.base_revision, texts(store.saves[1])) == (4, ["next"])
+
+
+async def test_so_does_one_that_cannot_be_decoded_or_is_cancelled(agent: Observed, store: Store) -> None:
+    await agent.save()
+    before = agent.state
+    broken = pb.Message(payload=pb.Payload(content_type="application/json", data=b"{"))
+    store.states["s", 1] = pb.AgentState(message_history=[broken])
+    store.states["other", 1] = pb.AgentState(message_history=[broken])
+    with pytest.raises(MalformedPayload):
+        await agent.restore(revision=1)
+    with pytest.raises(MalformedPayload):
+        await agent.restore("other")
+    arrived = asyncio.Event()
+
+    async def hang(request: Any) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    store.before = hang
+    restoring = asyncio.create_task(agent.restore(revision=2))
+    await asyncio.wait_for(arrived.wait(), 5)
+    restoring.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await restoring
+    store.before = None
+    assert (agent.state, agent.session_name, agent.revision) == (before, "s", 4)
+    agent.state.messages.append("next")
+    await agent.save()
+    assert (store.saves[1].delta.base_revision, texts(store.saves[1])) == (4, ["next"])
+
+
+async def test_what_somebody_else_restores_is_applied(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    assert (call.request.agent_id, call.request.session_name) == ("a", "s")
+    provider, auth = agent.state.llm_provider, agent.state.auth_context
+    operator(call, "t1", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+    assert agent.state.messages == ["1", "2"]
+    assert (agent.state.llm_provider, agent.state.auth_context) == (provider, auth)
+    (read,) = store.reads
+    assert (read.revision, read.view) == (2, messages.REVISION_VIEW_FULL)
+    assert store.restores == []
+    agent.state.messages.append("next")
+    await agent.save()
+    assert (store.saves[0].delta.base_revision, texts(store.saves[0])) == (2, ["next"])
+
+
+async def test_a_repeated_event_is_applied_once(
+    server: ScriptedServer, agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    operator(call, "t1", 2)
+    operator(call, "t2", 2, event_id="t1")
+    await agent.passed(call, "t3")
+    call.end(LATER)
+    again = await server.next_watch()
+    assert again.request.resume_token == b"t3"
+    again.created("t3")
+    operator(again, "t4", 2, event_id="t1")
+    await agent.passed(again, "t5")
+    assert (hooks.restored, len(store.reads)) == ([2], 1)
+
+
+async def test_its_own_events_are_ignored(agent: Observed, store: Store, call: WatchCall, hooks: Hooks) -> None:
+    operator(call, "t1", 2, client_id=agent.client_id)
+    operator(call, "t2", 1, client_id="worker")  # the client's own: somebody else
+    await agent.passed(call, "t3")
+    assert (hooks.restored, [read.revision for read in store.reads]) == ([1], [1])
+
+
+async def test_what_is_older_than_its_own_restore_is_ignored(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    store.now = 500
+    await agent.restore(revision=3)
+    operator(call, "t1", 1, seconds=499)
+    operator(call, "t2", 1, seconds=500)
+    await agent.passed(call, "t3")
+    assert (hooks.restored, agent.state.messages) == ([], ["1", "2", "3"])
+    operator(call, "t4", 2, seconds=501)
+    await agent.passed(call, "t5")
+    assert hooks.restored == [2]
+
+
+async def test_the_order_of_the_stream_counts_more_than_the_clocks(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    store.now = 500
+    await agent.restore(revision=3)
+    own = store.restores[0].request_id
+    operator(call, "t1", 3, seconds=500, client_id=agent.client_id, request_id=own)
+    operator(call, "t2", 2, seconds=400)  # committed later, by a server whose clock is late
+    operator(call, "t3", 1, seconds=300)
+    await agent.passed(call, "t4")
+    assert (hooks.restored, agent.state.messages) == ([2, 1], ["1"])
+
+
+async def test_following_again_from_an_older_token_applies_nothing_twice(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    for round_ in range(2):
+        following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+        call = await server.next_watch()
+        assert call.request.resume_token == b"old"
+        call.created("old")
+        operator(call, "t1", 1, seconds=10)
+        operator(call, "t2", 2, seconds=20)
+        if round_:
+            operator(call, "t3", 3, seconds=15)  # after t2 in the log
+        await agent.passed(call, f"u{round_}")
+        following.cancel()
+        await asyncio.wait({following})
+    assert hooks.restored == [1, 2, 3]
+
+
+async def test_a_restore_comes_after_the_save_that_is_under_way(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    arrived, may_save = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: Any) -> None:
+        if isinstance(request, messages.SaveSessionRequest):
+            arrived.set()
+            await may_save.wait()
+
+    await agent.restore(revision=3)
+    store.before = hold
+    agent.state.messages.append("under way")
+    first = asyncio.create_task(agent.save())
+    await asyncio.wait_for(arrived.wait(), 5)
+    operator(call, "t1", 1)
+    await asyncio.wait_for(agent.taken.wait(), 5)
+    agent.state.messages.append("lost by the restore")
+    second = asyncio.create_task(agent.save())
+    await asyncio.sleep(0)
+    assert store.reads == []
+    may_save.set()
+    await asyncio.gather(first, second)
+    assert agent.state.messages == ["1"]
+    one, two = store.saves
+    assert (one.delta.base_revision, texts(one)) == (3, ["under way"])
+    assert (two.delta.base_revision, texts(two), two.delta.HasField("truncate_to")) == (1, [], False)
+    assert [message.text for message in store.states["s", 5].message_history] == ["1"]
+
+
+async def test_a_restore_of_its_own_while_an_older_one_waits_wins(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    arrived, may_restore = asyncio.Event(), asyncio.Event()
+
+    async def hold(request: Any) -> None:
+        if isinstance(request, messages.RestoreSessionRequest):
+            arrived.set()
+            await may_restore.wait()
+
+    store.before, store.now = hold, 500
+    restoring = asyncio.create_task(agent.restore(revision=3))
+    await asyncio.wait_for(arrived.wait(), 5)
+    operator(call, "t1", 1, seconds=400)
+    await asyncio.wait_for(agent.taken.wait(), 5)
+    may_restore.set()
+    await restoring
+    await agent.passed(call, "t2")
+    assert (hooks.restored, store.reads, agent.state.messages) == ([], [], ["1", "2", "3"])
+
+
+async def test_what_fails_for_the_moment_is_tried_again(
+    client: SessionClient, agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    store.failures = [LATER] * 3
+    operator(call, "t1", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+    assert (len(store.reads), hooks.failed) == (4, [])
+
+
+async def test_also_for_longer_than_a_call_may_take(server: ScriptedServer, store: Store, hooks: Hooks) -> None:
+    async with SessionClient(server.target, retry=FAST, timeout=0.1) as client:
+        agent = LiveAgent(client, "a", "s", on_restore=hooks.on_restore)
+        following = asyncio.create_task(agent.follow())
+        call = await server.next_watch()
+        call.created()
+        silent = asyncio.Event()
+
+        async def hang(request: Any) -> None:
+            if len(store.reads) < 2:
+                store.reads.append(request)
+                silent.set()
+                await asyncio.Event().wait()
+
+        store.before = hang
+        operator(call, "t1", 2)
+        await hooks.wait_for(lambda: hooks.restored == [2])
+        assert silent.is_set()
+        following.cancel()
+        await asyncio.wait({following})
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (GONE, SessionNotFound),
+        (Failure(StatusCode.NOT_FOUND, "gone", info("REVISION_NOT_FOUND")), RevisionNotFound),
+        (DAMAGED, CorruptData),
+        (None, MalformedPayload),
+    ],
+)
+async def test_what_cannot_be_followed_is_told_and_following_goes_on(
+    agent: Observed,
+    store: Store,
+    call: WatchCall,
+    hooks: Hooks,
+    caplog: pytest.LogCaptureFixture,
+    failure: Failure | None,
+    kind: type[Exception],
+) -> None:
+    before = agent.state
+    if failure is None:
+        broken = pb.Message(payload=pb.Payload(content_type="application/json", data=b"{secret"))
+        store.states["s", 1] = pb.AgentState(message_history=[broken])
+    else:
+        store.failures = [failure]
+    with caplog.at_level(logging.ERROR):
+        operator(call, "t1", 1)
+        await hooks.wait_for(lambda: len(hooks.failed) == 1)
+    assert isinstance(hooks.failed[0], kind)
+    assert agent.state is before
+    (record,) = caplog.records
+    assert "agents/a/sessions/s: revision 1" in record.getMessage()
+    assert "secret" not in record.getMessage()
+    operator(call, "t2", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+    assert agent.state.messages == ["1", "2"]
+
+
+async def test_a_hook_that_raises_undoes_nothing(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(agent: LiveAgent, event: pb.SessionEvent) -> None:
+        raise LookupError("in the hook")
+
+    agent.on_restore = fail
+    operator(call, "t1", 1)
+    await agent.passed(call, "t2")
+    assert agent.state.messages == ["1"]
+    assert "in the hook" in caplog.text
+    agent.on_restore = hooks.on_restore
+    operator(call, "t3", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+
+
+async def test_a_hook_may_save(agent: Observed, store: Store, call: WatchCall) -> None:
+    done = asyncio.Event()
+
+    async def save(agent: LiveAgent, event: pb.SessionEvent) -> None:
+        agent.state.messages.append("told")
+        await agent.save()
+        done.set()
+
+    agent.on_restore = save
+    operator(call, "t1", 1)
+    await asyncio.wait_for(done.wait(), 5)
+    assert (store.saves[0].delta.base_revision, texts(store.saves[0])) == (1, ["told"])
+
+
+async def test_restoring_another_session_changes_to_it(
+    server: ScriptedServer, agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    store.states["other", 1] = pb.AgentState(message_history=[pb.Message(text="other")])
+    call.bookmark("t1")
+    await agent.passed(call, "t2")
+    await agent.restore("other")
+    again = await server.next_watch()
+    assert (again.request.session_name, again.request.resume_token) == ("other", b"t2")
+    again.created("t2")
+    assert (agent.session_name, agent.state.messages) == ("other", ["other"])
+    await agent.save()
+    assert store.saves[0].session_name == "other"
+    operator(again, "t3", 2)  # of the session before
+    operator(again, "t4", 1, session_name="other")
+    await agent.passed(again, "t5")
+    assert hooks.restored == [1]
+    assert store.reads[-1].session_name == "other"
+
+
+async def test_tokens_are_kept_when_the_event_is_applied(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    kept: list[tuple[bytes, list[int]]] = []
+
+    def keep(token: bytes) -> None:
+        kept.append((token, [*hooks.restored]))
+        agent.keep(token)
+
+    following = asyncio.create_task(agent.follow(keep_token=keep))
+    call = await server.next_watch()
+    call.created("t0")
+    operator(call, "t1", 1)
+    operator(call, "t2", 2)
+    await agent.passed(call, "t3")
+    following.cancel()
+    await asyncio.wait({following})
+    assert kept == [(b"t0", []), (b"t1", [1]), (b"t2", [1, 2]), (b"t3", [1, 2])]
+
+
+async def test_what_ends_a_watch_ends_following(server: ScriptedServer, agent: LiveAgent) -> None:
+    following = asyncio.create_task(agent.follow(resume_token=b"old"))
+    call = await server.next_watch()
+    with pytest.raises(RuntimeError, match="already"):
+        await agent.follow()
+    call.end(expired("AAEC"))
+    with pytest.raises(CursorExpired):
+        await asyncio.wait_for(following, 5)
+    following = asyncio.create_task(agent.follow())
+    (await server.next_watch()).created()
+    await asyncio.wait_for(agent.following.wait(), 5)
+    await agent._client.close()
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(following, 5)
+
+
+async def test_closing_the_client_ends_it_while_it_tries_again(
+    client: SessionClient, server: ScriptedServer, agent: Observed, store: Store
+) -> None:
+    following = asyncio.create_task(agent.follow())
+    call = await server.next_watch()
+    call.created()
+    arrived = asyncio.Event()
+
+    async def fail(request: Any) -> None:
+        arrived.set()
+
+    store.before, store.failures = fail, [LATER] * 10_000
+    operator(call, "t1", 1)
+    await asyncio.wait_for(arrived.wait(), 5)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(following, 5)
+
+
+async def test_two_agents_of_a_client_have_names_of_their_own(client: SessionClient) -> None:
+    one, two = LiveAgent(client, "a", "s"), LiveAgent(client, "a", "s")
+    assert one.client_id != two.client_id
+    assert one.client_id.startswith("worker/")
+    assert LiveAgent(client, "a", "s", client_id="mine").client_id == "mine"
+    async with SessionClient(client_id="x" * 255) as named:
+        assert len(LiveAgent(named, "a", "s").client_id) == 255
+
+
+async def test_lists_are_the_agents(server: ScriptedServer, agent: LiveAgent) -> None:
+    server.script = [messages.ListSessionsResponse(sessions=[pb.Session(session_name="1")])]
+    assert [session.session_name async for session in agent.list_sessions(name_prefix="1")] == ["1"]
+    assert (server.requests[0].agent_id, server.requests[0].name_prefix) == ("a", "1")
+
+
+async def test_an_agent_begins_empty(client: SessionClient) -> None:
+    agent = LiveAgent(client, "a", "new")
+    assert (agent.state, agent.revision) == (State(), 0)
+    agent.state = State(messages=["hi"], auth_context=AuthContext("key"))
+    assert (await agent.save()).revision.revision == 1

@@ -84,7 +84,11 @@ class WatchStream:
             raise error_from_rpc(failure) from failure
         except asyncio.CancelledError:
             connection.tell_close_from_cancel()
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # A channel that somebody else closed, perhaps: opening another stream tells.
+            raise Unavailable("the stream was cancelled") from None
         if message is grpc.aio.EOF:
             raise Unavailable("the server ended the stream")
         response: messages.WatchSessionsResponse = message

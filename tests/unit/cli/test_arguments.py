@@ -42,6 +42,10 @@ def test_targets_that_are_taken(target: str) -> None:
         ["replay", "f", "--concurrency", "0"],
         ["replay", "f", "--unique", "--session-suffix", "x"],
         ["show", "a", "s", "--rev", "1"],
+        ["watch", "--types", "saved,unknown"],
+        ["watch", "--types", ""],
+        ["watch", "--resume-token", "no base64!"],
+        ["watch", "--count", "0"],
         [],
     ],
 )
@@ -54,8 +58,17 @@ def test_what_is_refused_is_told_in_one_line(arguments: list[str], capsys: pytes
     assert "--help" in line
 
 
+def test_what_to_watch() -> None:
+    given = parser({}).parse_args(["watch", "a", "s", "--types", "saved, Restored", "--resume-token", "AAE=", "--json"])
+    assert (given.agent, given.session, given.output) == ("a", "s", "json")
+    assert (given.types, given.resume_token, given.count) == ([1, 2], b"\0\1", None)
+    by_default = parser({}).parse_args(["--json", "watch"])
+    assert (by_default.agent, by_default.session, by_default.output) == ("", "", "json")
+    assert (by_default.types, by_default.resume_token) == ([2], b"")
+
+
 def test_every_command_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("save", "restore", "list", "show", "delete", "undelete", "replay"):
+    for command in ("save", "restore", "list", "show", "delete", "undelete", "watch", "replay"):
         with pytest.raises(SystemExit):
             parser({}).parse_args([command, "--help"])
         told = capsys.readouterr().out

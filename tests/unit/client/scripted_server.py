@@ -120,6 +120,8 @@ class ScriptedServer(rpc.SessionServiceServicer):
     half_closed: asyncio.Event = field(default_factory=asyncio.Event)
     watches: "asyncio.Queue[WatchCall]" = field(default_factory=asyncio.Queue)
     """WatchSessions calls that came and were not taken by `next_watch`."""
+    on_watch: "Callable[[WatchCall], Awaitable[None]] | None" = None
+    """Run beside each WatchSessions call, for a test in another thread."""
 
     def __post_init__(self) -> None:
         self.stream_script: list[Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]] = [self.answer_frames]
@@ -218,6 +220,7 @@ class ScriptedServer(rpc.SessionServiceServicer):
         """Send what the test sends by the call that `next_watch` gave it."""
         call = WatchCall(request, dict(context.invocation_metadata() or ()))
         self.watches.put_nowait(call)
+        beside = asyncio.ensure_future(self.on_watch(call)) if self.on_watch else None
         try:
             while isinstance(sent := await call.outgoing.get(), Message):
                 yield sent
@@ -225,6 +228,8 @@ class ScriptedServer(rpc.SessionServiceServicer):
                 await sent.end(context)
         finally:
             call.gone.set()
+            if beside is not None:
+                await beside
 
     async def next_watch(self) -> "WatchCall":
         """Wait for a WatchSessions call."""

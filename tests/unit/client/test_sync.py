@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from agent_sessions import (
     ClientClosed,
+    CursorExpired,
     DeadlineExceeded,
     SessionNotFound,
     State,
@@ -25,7 +26,7 @@ from agent_sessions.v1 import session_service_pb2 as messages
 from grpc import StatusCode
 
 from tests.unit.client.conftest import FAST
-from tests.unit.client.scripted_server import Failure, ScriptedServer, info, retry_after, saved
+from tests.unit.client.scripted_server import Failure, ScriptedServer, WatchCall, expired, info, retry_after, saved
 
 STATE = State(messages=["hello"])
 UNAVAILABLE = Failure(StatusCode.UNAVAILABLE)
@@ -193,3 +194,101 @@ def test_options_reach_the_client() -> None:
     codec = StateCodec()
     with SyncSessionClient("127.0.0.1:1", client_id="w", codec=codec) as client:
         assert (client.client_id, client.codec) == ("w", codec)
+
+
+class Served:
+    """Answers a server's watches from another thread than its event loop's."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.arrived = threading.Event()
+        self.calls: list[WatchCall] = []
+        self.gone = threading.Event()
+
+    async def behave(self, call: WatchCall) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.calls.append(call)
+        self.arrived.set()
+        await call.gone.wait()
+        self.gone.set()
+
+    def send(self, send: Callable[[WatchCall], None]) -> None:
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(send, self.calls[-1])
+
+
+@pytest.fixture
+def watched(blocking_server: ScriptedServer) -> Served:
+    served = Served(blocking_server)
+    blocking_server.on_watch = served.behave
+    return served
+
+
+def test_a_watch(blocking_server: ScriptedServer, watched: Served) -> None:
+    kept: list[tuple[bytes, int]] = []
+    all_kept = threading.Event()
+
+    def keep(token: bytes) -> None:
+        # Not the event loop's thread: it may call the client.
+        kept.append((token, client.get_session("a", "s").head_revision))
+        if token == b"t4":
+            all_kept.set()
+
+    def events(call: WatchCall) -> None:
+        call.created()
+        call.event("t1")
+        call.event("t2")
+
+    blocking_server.script = [messages.GetSessionResponse(session=pb.Session(head_revision=7))]
+    with SyncSessionClient(blocking_server.target, retry=FAST) as client, ThreadPoolExecutor(1) as pool:
+        started = pool.submit(client.watch("a", "s", keep_token=keep).__enter__)
+        assert watched.arrived.wait(5)
+        watched.send(events)
+        watch = started.result(5)
+        assert [next(watch).event_id, next(watch).event_id] == ["t1", "t2"]
+        assert (watch.resume_token, watch.event_token) == (b"t1", b"t2")
+        assert kept == [(b"t0", 7), (b"t1", 7)]
+        rest = pool.submit(list, watch)
+        watched.send(lambda call: call.event("t3"))
+        watched.send(lambda call: call.bookmark("t4"))
+        assert all_kept.wait(5)
+        watch.close()
+        assert [event.event_id for event in rest.result(5)] == ["t3"]
+        assert watched.gone.wait(5)
+        watch.close()
+    watch.close()
+
+
+def test_a_watch_whose_client_is_closed(blocking_server: ScriptedServer, watched: Served) -> None:
+    client = SyncSessionClient(blocking_server.target)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, client.watch())
+        assert watched.arrived.wait(5)
+        client.close()
+        with pytest.raises(ClientClosed):
+            waiting.result(5)
+    with pytest.raises(ClientClosed):
+        client.watch()
+
+
+def test_a_watch_that_fails(blocking_server: ScriptedServer, watched: Served) -> None:
+    with SyncSessionClient(blocking_server.target) as client, ThreadPoolExecutor(1) as pool:
+        entering = pool.submit(client.watch(resume_token=b"old").__enter__)
+        assert watched.arrived.wait(5)
+        watched.send(lambda call: call.end(expired("AAEC")))
+        with pytest.raises(CursorExpired):
+            entering.result(5)
+
+
+def test_a_forgotten_watch_ends_its_stream(blocking_server: ScriptedServer, watched: Served) -> None:
+    with SyncSessionClient(blocking_server.target) as client:
+        watch = client.watch()
+        with ThreadPoolExecutor(1) as pool:
+            started = pool.submit(watch.started)
+            assert watched.arrived.wait(5)
+            watched.send(lambda call: call.created())
+            started.result(5)
+        del watch
+        gc.collect()
+        assert watched.gone.wait(5)

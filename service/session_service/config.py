@@ -72,6 +72,16 @@ class Settings:
     """Seconds that an upload waits for its caller to send, a download for its caller to read: 0.1 to 3600."""
     transfer_timeout: float = _setting(3600.0, values.seconds(1, 86400))
     """Seconds that one upload or download may take: 1 to 86400. What a broken one leaves is removed after that."""
+    direct_database_url: str | None = _setting(None, values.database_url, secret=True)
+    """The database of --database-url past a pooler in transaction mode, for LISTEN and NOTIFY. None: --database-url."""
+    event_poll_interval: float = _setting(1.0, values.seconds(0.001, 60))
+    """Seconds between looks for events where no notification comes: 0.001 to 60."""
+    max_watches: int = _setting(10_000, values.whole_number(1, 1_000_000))
+    """Most watches at the same time: 1 to 1000000."""
+    watch_bookmark_interval: float = _setting(5.0, values.seconds(0.01, 3600))
+    """Seconds of silence after which a watch gets a bookmark: 0.01 to 3600."""
+    watch_send_timeout: float = _setting(30.0, values.seconds(0.1, 3600))
+    """Seconds that a watch's caller may take for one message: 0.1 to 3600. Then the watch is ended."""
     housekeeping_budget: float = _setting(3.0, values.seconds(0, 60))
     """Seconds per minute that each kind of housekeeping may work: 0 (none is done) to 60."""
     pack_after: float = _setting(300.0, values.seconds(0, 30 * 86_400))

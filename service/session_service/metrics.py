@@ -12,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from session_service.call_tally import SECONDS, CallTally
 from session_service.save_tally import SaveTally
+from session_service.watch_tally import WatchTally
 
 _SAVES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -29,6 +30,7 @@ class Metrics:
         self._database_up = self._gauge("database_up", "1 while PostgreSQL answers, else 0.")
         self._errors = self._counter("errors_total", "RPCs that ended with an error, by reason.", "reason")
         self.saved = SaveTally(self.registry).saved
+        self.watching = WatchTally(self.registry)
         self._restores = self._counter("restores_total", "States read.")
         self._restored_messages = self._counter("restored_messages_total", "Messages read.")
         self._restored_bytes = self._counter("restored_content_bytes_total", "Size of states read, in bytes.")

@@ -21,6 +21,10 @@ from session_service.api.transfers import WINDOW, TransferLimits, Transfers
 from session_service.build_info import version
 from session_service.config import DEFAULT_REQUEST_BYTES, Settings
 from session_service.database_source import StartupError, database_url
+from session_service.events.feed import Feed
+from session_service.events.hints import Hint, Hints
+from session_service.events.hub import Hub
+from session_service.events.watches import Watches, WatchLimits
 from session_service.health import Readiness, running
 from session_service.housekeeping import Housekeeping
 from session_service.metrics import Metrics
@@ -28,6 +32,8 @@ from session_service.ops.heartbeat import Heartbeat
 from session_service.ops.http import OpsServer
 from session_service.postgres.cold_sessions import Rests
 from session_service.postgres.collector import Collector
+from session_service.postgres.event_hints import Listener, Notifier
+from session_service.postgres.event_log import PostgresEventLog
 from session_service.postgres.event_trimmer import EventTrimmer
 from session_service.postgres.packer import Packer
 from session_service.postgres.pool import Database
@@ -49,6 +55,7 @@ class Server:
         self._readiness = Readiness(self._metrics)
         self._in_flight = layers.CallsInFlight()
         self._servicer: SessionServicer
+        self._watches: Watches
         self._started = False
         self._stopping = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -74,10 +81,11 @@ class Server:
             dsn = await stack.enter_async_context(database_url(self._settings))
             database = await self._connect(dsn)
             stack.push_async_callback(database.close)
+            watches = await self._start_watches(stack, database)
             batcher = WriteBatcher(database, self._metrics)
             await batcher.start()
             stack.push_async_callback(batcher.close)
-            server = self._build(SessionManager(self._store(database, batcher)))
+            server = self._build(SessionManager(self._store(database, batcher)), watches)
             address = self._bind(server)
             await server.start()
             stack.push_async_callback(self._drain, server)
@@ -115,6 +123,7 @@ class Server:
             role=settings.database_role,
             pool_size=settings.pool_size,
             statement_timeout=settings.statement_timeout,
+            direct_dsn=settings.direct_database_url,
         )
 
     def _store(self, database: Database, batcher: WriteBatcher) -> PostgresSessionStore:
@@ -137,7 +146,36 @@ class Server:
         )
         return Housekeeping(chores, settings.housekeeping_budget)
 
-    def _build(self, manager: SessionManager) -> grpc.aio.Server:
+    async def _start_watches(self, stack: contextlib.AsyncExitStack, database: Database) -> Watches:
+        """Follow the log of events, and tell and hear when it grows."""
+        settings, metrics = self._settings, self._metrics.watching
+        hints, notifier = Hints(), Notifier(database)
+
+        def heard(only_saves: bool) -> None:
+            hints.tell(Hint.SAVES if only_saves else Hint.OTHERS)
+
+        def written(only_saves: bool) -> None:
+            heard(only_saves)
+            notifier.tell(only_saves=only_saves)
+
+        hub = Hub(hints, metrics)
+        # One connection for the feed, one for all watches that read the log by themselves.
+        feed_log, watch_log = PostgresEventLog(database), PostgresEventLog(database)
+        limits = WatchLimits(settings.max_watches, settings.watch_send_timeout, settings.watch_bookmark_interval)
+        watches = Watches(hub, watch_log, limits, metrics)
+        stack.push_async_callback(feed_log.close)
+        stack.push_async_callback(watch_log.close)
+        for work in (
+            Feed(feed_log, hints, hub, settings.event_poll_interval, metrics).run(),
+            Listener(database, heard).run(),
+            notifier.run(),
+            watches.run(),
+        ):
+            await stack.enter_async_context(running(work))
+        database.on_event = written
+        return watches
+
+    def _build(self, manager: SessionManager, watches: Watches) -> grpc.aio.Server:
         """Put servicers and layers together."""
         limit = self._settings.max_request_bytes
         pipeline = Pipeline(
@@ -161,8 +199,13 @@ class Server:
             ),
         )
         self._servicer = SessionServicer(
-            manager, self._settings.max_messages, self._metrics.error, Transfers(self._transfer_limits())
+            manager,
+            self._settings.max_messages,
+            self._metrics.error,
+            Transfers(self._transfer_limits()),
+            watcher=watches,
         )
+        self._watches = watches
         session_service_pb2_grpc.add_SessionServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
         reflection.enable_server_reflection(_service_names(), server)
@@ -195,6 +238,7 @@ class Server:
         _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
         await self._readiness.drain()
         self._servicer.drain()
+        self._watches.close()
         idle = asyncio.create_task(self._in_flight.wait_until_idle())
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait({idle, hurried}, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)

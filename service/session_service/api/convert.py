@@ -168,10 +168,10 @@ def _fill_session(made: session_pb2.Session, stored: Session) -> None:
         made.user_id = stored.user_id
     if stored.labels:
         made.labels.update(stored.labels)
-    _fill_time(made, "create_time", stored.create_time)
-    _fill_time(made, "update_time", stored.update_time)
-    _fill_time(made, "last_restore_time", stored.last_restore_time)
-    _fill_time(made, "delete_time", stored.delete_time)
+    fill_time(made, "create_time", stored.create_time)
+    fill_time(made, "update_time", stored.update_time)
+    fill_time(made, "last_restore_time", stored.last_restore_time)
+    fill_time(made, "delete_time", stored.delete_time)
 
 
 def _fill_revision(made: session_pb2.Revision, stored: Revision) -> None:
@@ -184,10 +184,13 @@ def _fill_revision(made: session_pb2.Revision, stored: Revision) -> None:
         made.checkpoint_id = stored.checkpoint_id
     if stored.metadata:
         made.metadata.update(stored.metadata)
-    _fill_time(made, "create_time", stored.create_time)
+    fill_time(made, "create_time", stored.create_time)
 
 
-def _fill_time(made: session_pb2.Session | session_pb2.Revision, field: str, moment: datetime | None) -> None:
+def fill_time(
+    made: session_pb2.Session | session_pb2.Revision | session_pb2.SessionEvent, field: str, moment: datetime | None
+) -> None:
+    """Set a Timestamp; None leaves it absent."""
     if moment is None:
         return
     time = getattr(made, field)

@@ -8,12 +8,13 @@ from typing import Any
 from agent_sessions.v1 import session_service_pb2 as pb
 from agent_sessions.v1.session_service_pb2_grpc import SessionServiceServicer
 
-from session_service.api import convert, fields, pagination, states
+from session_service.api import convert, fields, pagination, states, watching
 from session_service.api.interceptors.call import current_call
 from session_service.api.save_stream import SaveStream
 from session_service.api.transfers import Transfers
 from session_service.api.upload_stream import UploadStream
 from session_service.auth.principal import Principal
+from session_service.sessions.events import EventWatcher
 from session_service.sessions.manager import SessionManager
 from session_service.sessions.model import Save, Tenant
 
@@ -38,11 +39,14 @@ class SessionServicer(SessionServiceServicer):
         max_messages: int = 20_000,
         on_error: Callable[[str], None] = lambda _: None,
         transfers: Transfers | None = None,
+        *,
+        watcher: EventWatcher,
     ) -> None:
         self._manager = manager
         self._max_messages = max_messages
         self._on_error = on_error
         self._transfers = transfers or Transfers()
+        self._watcher = watcher
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -161,6 +165,15 @@ class SessionServicer(SessionServiceServicer):
         tenant, caller = await self._caller()
         back = await self._manager.undelete(convert.change(request, tenant, caller))
         return pb.UndeleteSessionResponse(session=convert.session(back))
+
+    async def WatchSessions(  # type: ignore[override]  # it writes by itself, so that it can be ended while it does
+        self, request: pb.WatchSessionsRequest, context: Context
+    ) -> None:
+        """Stream events."""
+        tenant, _ = await self._caller()
+        async with self._watcher.watch(watching.wanted(request, tenant), request.resume_token) as deliveries:
+            async for delivery in deliveries:
+                await context.write(watching.encoded(delivery))
 
     async def _caller(self) -> tuple[Tenant, Principal]:
         principal = current_call.get().principal

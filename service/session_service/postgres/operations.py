@@ -42,15 +42,6 @@ class ChangeStatus(IntEnum):
     BUSY = 9
 
 
-class EventType(IntEnum):
-    """session_events.type."""
-
-    SAVED = 1
-    RESTORED = 2
-    DELETED = 3
-    UNDELETED = 4
-
-
 class SaveRow(NamedTuple):
     """What every save has, in the order of save_item_v2."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,16 +35,29 @@ CLOSE_TIMEOUT = 5.0
 class Database:
     """A pool for short statements, and connections of one's own for those who keep one."""
 
-    def __init__(self, dsn: str, *, role: str, pool_size: int, statement_timeout: float) -> None:
+    def __init__(
+        self, dsn: str, *, role: str, pool_size: int, statement_timeout: float, direct_dsn: str | None = None
+    ) -> None:
         self.dsn = dsn
+        self._direct_dsn = direct_dsn or dsn
         self._role = role
         self.pool_size = pool_size
         """Connections at most; those of open() come on top."""
+        self.on_event: Callable[[bool], None] = _ignore_event
+        """Called when a transaction that logged events has committed, with whether all of them are saves."""
         self._options = _connect_options(statement_timeout)
         self._pool: asyncpg.Pool[asyncpg.Record]
 
     @classmethod
-    async def connect(cls, dsn: str, *, role: str, pool_size: int = 10, statement_timeout: float = 10.0) -> Database:
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        role: str,
+        pool_size: int = 10,
+        statement_timeout: float = 10.0,
+        direct_dsn: str | None = None,
+    ) -> Database:
         """Opens the pool.
 
         Args:
@@ -52,11 +65,12 @@ class Database:
             role: taken on by every connection (SET ROLE); it has no right to change the schema.
             pool_size: connections at most.
             statement_timeout: seconds that any statement may take.
+            direct_dsn: the same database past a pooler between, for those who keep a connection; None: dsn.
 
         Raises:
             DatabaseUnavailable: no connection could be made.
         """
-        database = cls(dsn, role=role, pool_size=pool_size, statement_timeout=statement_timeout)
+        database = cls(dsn, role=role, pool_size=pool_size, statement_timeout=statement_timeout, direct_dsn=direct_dsn)
         with translated():
             database._pool = await asyncpg.create_pool(
                 dsn,
@@ -109,9 +123,10 @@ class Database:
         finally:
             await self._pool.release(connection)
 
-    async def open(self) -> asyncpg.Connection[asyncpg.Record]:
-        """A connection of one's own, which the caller closes. Raises: driver errors."""
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self.dsn, **self._options)
+    async def open(self, *, direct: bool = False) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection of one's own, which the caller closes; `direct`: past a pooler. Raises: driver errors."""
+        dsn = self._direct_dsn if direct else self.dsn
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn, **self._options)
         await self._prepare(connection)
         return connection
 
@@ -134,6 +149,10 @@ class Database:
     async def _prepare(self, connection: Connection) -> None:
         await connection.execute(f"SET ROLE {quoted(self._role)}")
         _notice_dead_peer(connection)
+
+
+def _ignore_event(_: bool) -> None:
+    """Nobody wants to know."""
 
 
 def quoted(identifier: str) -> str:

@@ -177,7 +177,9 @@ class Saves:
         async with self._waits.place(), self._database.connection() as connection, connection.transaction():
             for key in sorted(prepared.lock_keys):
                 await connection.execute(TAKE_LOCK, key)
-            return await carry_out(connection, prepared, await _read_head(connection.fetch, prepared))
+            done = await carry_out(connection, prepared, await _read_head(connection.fetch, prepared))
+        self._database.on_event(True)
+        return done
 
     async def _not_stored(self, prepared: Prepared, row: asyncpg.Record) -> Saved:
         """Return what the request stored before, or raise why it was refused."""

@@ -17,7 +17,6 @@ from session_service.postgres.operations import (
     ChangeOperation,
     ChangeRow,
     ChangeStatus,
-    EventType,
     Operation,
     execute,
 )
@@ -29,6 +28,7 @@ from session_service.postgres.uploads import PostgresUpload, Writing
 from session_service.postgres.write_batcher import WriteBatcher
 from session_service.sessions import digests, placement
 from session_service.sessions.errors import Contention, CorruptData, StateTooLarge
+from session_service.sessions.events import EventType
 from session_service.sessions.model import (
     Change,
     Download,
@@ -256,6 +256,7 @@ class PostgresSessionStore:
         turn = self._waits.turn(operation.lock_keys[0])
         async with turn, self._waits.place(), self._database.connection() as connection:
             (row,) = await execute(connection, [operation], wait=True)
+        self._database.on_event(False)
         return row
 
     async def _purge(self, change: Change, now: datetime) -> Session:
@@ -277,6 +278,7 @@ class PostgresSessionStore:
         # Safe to repeat over a new connection, as fetch() does: the request_id finds the first one's event.
         async with self._waits.turn(arguments[0]), self._waits.place():
             row = await self._database.fetchrow(PURGE, *arguments)
+        self._database.on_event(False)
         if row is None:
             raise RuntimeError("purge_session_v2 returned nothing")
         status = ChangeStatus(row["status"])

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from session_service.postgres.errors import is_connection_lost, to_domain
-from session_service.postgres.operations import Operation, execute
+from session_service.postgres.operations import Operation, SaveOperation, execute
 from session_service.postgres.pool import CLOSE_TIMEOUT, Database
 from session_service.sessions.errors import ShuttingDown, Unavailable
 from session_service.sessions.observer import Observer, SilentObserver
@@ -171,6 +171,7 @@ class WriteBatcher:
                 await self._flush([waiting])
             return
         self._observer.flushed(len(batch), time.perf_counter() - begin)
+        self._database.on_event(isinstance(batch[0].operation, SaveOperation))
         for waiting, row in zip(batch, rows, strict=True):
             if not waiting.outcome.done():
                 waiting.outcome.set_result(row)

@@ -5,6 +5,7 @@
     │   ├── InvalidField
     │   ├── AgentIdMismatch
     │   ├── InvalidPageToken
+    │   ├── InvalidResumeToken
     │   └── RequestIdReused
     ├── NotFound
     │   ├── SessionNotFound
@@ -21,10 +22,13 @@
     ├── StateTooLarge
     ├── TransferStalled
     ├── CorruptData
+    ├── CursorExpired
     └── Unavailable
         ├── DatabaseUnavailable
         ├── ShuttingDown
         ├── TooManyTransfers
+        ├── TooManyWatches
+        ├── SlowWatcher
         └── Contention
 
 `metadata` and the message reach the caller, so neither holds SQL, driver text
@@ -65,6 +69,10 @@ class AgentIdMismatch(InvalidRequest):
 
 class InvalidPageToken(InvalidRequest):
     """The page token was not made by this service for these arguments."""
+
+
+class InvalidResumeToken(InvalidRequest):
+    """The resume token was not made by this service."""
 
 
 class RequestIdReused(InvalidRequest):
@@ -136,6 +144,10 @@ class CorruptData(SessionServiceError):
     """A stored row that the revision needs is damaged or missing. Metadata: revision."""
 
 
+class CursorExpired(SessionServiceError):
+    """Events after that resume token are not kept any more. Metadata: oldest_resume_token (base64)."""
+
+
 class Unavailable(SessionServiceError):
     """Not now; the same call may succeed later."""
 
@@ -155,6 +167,18 @@ class ShuttingDown(Unavailable):
 
 class TooManyTransfers(Unavailable):
     """All memory for uploads and downloads is taken. Metadata: limit (bytes)."""
+
+    retry_after = 1.0
+
+
+class TooManyWatches(Unavailable):
+    """This server has as many watches as it may have. Metadata: limit."""
+
+    retry_after = 1.0
+
+
+class SlowWatcher(Unavailable):
+    """A watch was ended because its caller does not keep up; it can go on with its last token."""
 
     retry_after = 1.0
 

@@ -1,0 +1,1 @@
+"""From the log to those who watch it."""

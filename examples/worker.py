@@ -56,19 +56,28 @@ def main() -> int:
 
 
 async def work(arguments: argparse.Namespace) -> None:
-    """Follow first, restore then: nothing that an operator does is missed in between."""
+    """Go on where the last worker was, and miss nothing that an operator does."""
     state = State(llm_provider=arguments.provider, auth_context=ApiKey("api_key", "of this process"))
+    tokens = TokenFile(arguments.token_file)
     async with SessionClient(arguments.target) as client, asyncio.TaskGroup() as group:
         agent = LiveAgent(client, arguments.agent, arguments.session, state, on_restore=restored)
-        group.create_task(follow(agent, TokenFile(arguments.token_file)))
+        token = tokens.read()
+        if token:  # then what was restored since is applied to this
+            await begin(agent)
+        group.create_task(agent.follow(resume_token=token, keep_token=tokens.write))
         await agent.following.wait()
-        say(f"{agent.client_id} follows {agent.agent_id}/{agent.session_name} at {arguments.target}")
-        with suppress(SessionNotFound):  # then this is its beginning
-            await agent.restore()
-            say(f"goes on from {described(agent)}")
+        if not token:  # after it follows: nothing is missed in between
+            await begin(agent)
         while True:
             await asyncio.sleep(arguments.interval)
             await step(agent)
+
+
+async def begin(agent: LiveAgent) -> None:
+    """Take the newest state, if there is one."""
+    with suppress(SessionNotFound):
+        await agent.load()
+    say(f"{agent.client_id} goes on from {described(agent)}")
 
 
 async def step(agent: LiveAgent) -> None:
@@ -79,11 +88,6 @@ async def step(agent: LiveAgent) -> None:
         say(f"saved {described(agent)}")
     except SessionServiceError as error:  # the message is still there: the next save has it, too
         say(f"not saved: {error}")
-
-
-async def follow(agent: LiveAgent, tokens: "TokenFile") -> None:
-    """Follow from where the last worker was: what an operator did while there was none is applied."""
-    await agent.follow(resume_token=tokens.read(), keep_token=tokens.write)
 
 
 class TokenFile:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agent_sessions.client import SessionClient
 from agent_sessions.errors import AgentSessionsError, ClientClosed, DeadlineExceeded, SessionServiceError
@@ -25,6 +25,8 @@ from agent_sessions.watch import EventType, KeepToken, Watch
 RestoreHook = Callable[["LiveAgent", pb.SessionEvent], Awaitable[object] | object]
 FailureHook = Callable[["LiveAgent", pb.SessionEvent, AgentSessionsError], Awaitable[object] | object]
 
+_Stored = TypeVar("_Stored", bound=StoredRevision)
+
 _LOG = logging.getLogger(__name__)
 _LONGEST_CLIENT_ID = 255
 
@@ -33,8 +35,9 @@ class LiveAgent:
     """An agent's state in a worker: saved by deltas, restored in place, and following what others restore.
 
         agent = LiveAgent(client, "support-bot", "first", on_restore=told)
-        await agent.restore()
         following = asyncio.create_task(agent.follow())
+        await agent.following.wait()
+        await agent.restore()
         agent.state.messages.append({"role": "user", "content": "hello"})
         await agent.save()
 
@@ -133,27 +136,40 @@ class LiveAgent:
         `SessionClient.restore` and `StoredRevision.decode` do; nothing has changed then.
         """
         request_id = new_request_id()
-        before = self._session
 
-        async def restore(deadline: float) -> RestoredRevision:
-            session = self._session if session_name in (None, self.session_name) else self._open(str(session_name))
-
+        async def read(session: Session, timeout: float) -> RestoredRevision:
             def accept(restored: RestoredRevision) -> None:
                 self._take_over(session, restored)
                 self._last.restored(restored.session, request_id)
 
             return await session.restore(
-                revision=revision,
-                checkpoint_id=checkpoint_id,
-                request_id=request_id,
-                accept=accept,
-                timeout=_left(deadline),
+                revision=revision, checkpoint_id=checkpoint_id, request_id=request_id, accept=accept, timeout=timeout
             )
 
-        restored = await self._turn.run(restore, self._seconds(timeout))
-        if self._watch is not None and self._session is not before:
-            await self._watch.aclose()  # `follow` goes on with the other session's
-        return restored
+        return await self._read(session_name, read, timeout)
+
+    async def load(
+        self,
+        session_name: str | None = None,
+        *,
+        revision: int | None = None,
+        checkpoint_id: str = "",
+        timeout: float | None = None,
+    ) -> StoredRevision:
+        """Do as `restore` does, without recording it: for a worker that goes on where another one stopped.
+
+        `follow` with the other one's token then applies what was restored after the revision was saved, which
+        it does not after a restore of one's own, because that is newer.
+        """
+
+        async def read(session: Session, timeout: float) -> StoredRevision:
+            def accept(stored: StoredRevision) -> None:
+                self._take_over(session, stored)
+                self._last.loaded(stored.revision)
+
+            return await session.load(revision=revision, checkpoint_id=checkpoint_id, accept=accept, timeout=timeout)
+
+        return await self._read(session_name, read, timeout)
 
     def list_sessions(self, **filters: Any) -> Pager[pb.Session]:
         """List the agent's sessions; the arguments are those of `SessionClient.list_sessions`."""
@@ -196,6 +212,24 @@ class LiveAgent:
         finally:
             self.following.clear()
             self._watch = None
+
+    async def _read(
+        self,
+        session_name: str | None,
+        read: Callable[[Session, float], Awaitable[_Stored]],
+        timeout: float | None,
+    ) -> _Stored:
+        """Have a session's revision taken over in turn; `follow` follows there."""
+        before = self._session
+
+        async def in_turn(deadline: float) -> _Stored:
+            is_here = session_name is None or session_name == self.session_name
+            return await read(self._session if is_here else self._open(str(session_name)), _left(deadline))
+
+        stored = await self._turn.run(in_turn, self._seconds(timeout))
+        if self._watch is not None and self._session is not before:
+            await self._watch.aclose()  # `follow` opens another one
+        return stored
 
     async def _follow(self, event: pb.SessionEvent) -> None:
         if event.client_id == self.client_id:

@@ -25,6 +25,11 @@ class LastApplied:
         self._time, self._request_id, self._event_id = session.last_restore_time, request_id, ""
         self._has_passed = False
 
+    def loaded(self, revision: pb.Revision) -> None:
+        """Note that a revision was read without being restored: what others restored before it was saved, is in it."""
+        self._time, self._request_id, self._event_id = revision.create_time, "", ""
+        self._has_passed = False
+
     def applied(self, event: pb.SessionEvent) -> None:
         """Note that this event, of the stream that is read, was applied."""
         self._time, self._request_id, self._event_id = event.create_time, "", event.event_id

@@ -173,23 +173,44 @@ def test_following_outlives_the_server(server: ServerFactory, database_url: str,
         assert worker.count("restored") == 2
 
 
-def test_the_example(shared_server: ServerProcess, agent_id: str, ctl: Sessionctl, data_dir: Path) -> None:
+@pytest.fixture
+def example(shared_server: ServerProcess, agent_id: str, data_dir: Path) -> Callable[[], "subprocess.Popen[str]"]:
+    """Return what starts the example; each goes on where the one before was."""
     data_dir.mkdir()
-    command = [sys.executable, str(EXAMPLE), agent_id, "s", "--target", shared_server.address, "--interval", "0.05"]
-    command += ["--token-file", str(data_dir / "token")]
-    for beginning in ("saved revision 1, 1 messages", "goes on from revision"):
-        example = subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True)
-        with example:
-            try:
-                assert example.stdout is not None
-                assert f"follows {agent_id}/s at" in example.stdout.readline()
-                assert example.stdout.readline().startswith(beginning)
-                assert any("saved" in line and "3 messages" in line for line in example.stdout) or beginning[0] == "g"
-                ctl.document("restore", agent_id, "s", "--revision", "2")
-                told = next(line for line in example.stdout if line.startswith("restored by anonymous"))
-                assert "revision 2, 2 messages, provider example-model, authenticated by api_key" in told
-                next(line for line in example.stdout if line.startswith("saved") and "3 messages" in line)
-            finally:
-                example.send_signal(signal.SIGINT)
-            assert example.stdout.read().splitlines()[-1] == "interrupted"
-        assert example.returncode == 0
+    command = [sys.executable, "-W", "error", str(EXAMPLE), agent_id, "s", "--target", shared_server.address]
+    command += ["--interval", "0.05", "--token-file", str(data_dir / "token")]
+    return lambda: subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True)
+
+
+def line_of(example: "subprocess.Popen[str]", *parts: str) -> str:
+    """Return the next line that has all of these."""
+    assert example.stdout is not None
+    return next(line for line in example.stdout if all(part in line for part in parts))
+
+
+def test_the_example(
+    example: Callable[[], "subprocess.Popen[str]"], agent_id: str, ctl: Sessionctl, shared_database: Database
+) -> None:
+    described = "provider example-model, authenticated by api_key"
+    with example() as first:
+        try:
+            line_of(first, "goes on from revision 0, 0 messages")
+            line_of(first, "saved revision", " 3 messages", described)
+            ctl.document("restore", agent_id, "s", "--revision", "2")
+            line_of(first, "restored by anonymous: goes on from revision 2, 2 messages", described)
+            line_of(first, "saved revision", " 3 messages", described)
+        finally:
+            first.send_signal(signal.SIGTERM)
+        assert first.communicate(timeout=30)[0].splitlines()[-1] == "interrupted"
+    assert first.returncode == 0
+    ctl.document("restore", agent_id, "s", "--revision", "1")  # nobody is there
+    with example() as second:
+        try:
+            line_of(second, "goes on from revision", described)
+            line_of(second, "restored by anonymous: goes on from revision 1, 1 messages", described)
+            line_of(second, "saved revision", " 2 messages", described)
+        finally:
+            second.send_signal(signal.SIGINT)
+        second.communicate(timeout=30)
+    assert second.returncode == 0
+    assert events(shared_database, agent_id, 2) == 2

@@ -62,6 +62,7 @@ class Store:
         kind = type(request).__name__.replace("Request", "Response")
         answer: Any = getattr(messages, kind)(state=self.states[request.session_name, number])
         answer.revision.revision, answer.revision.etag = number, f"etag-{number}"
+        answer.revision.create_time.seconds = 10 * number
         answer.session.head_revision = self.head(request.session_name)
         answer.session.last_restore_time.seconds = self.now
         return answer  # type: ignore[no-any-return]  # by name
@@ -350,6 +351,18 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
         following.cancel()
         await asyncio.wait({following})
     assert hooks.restored == [1, 2, 3]
+
+
+async def test_one_that_loads_applies_what_was_restored_later(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks
+) -> None:
+    await agent.load()
+    assert (store.restores, agent.state.messages, agent.revision) == ([], ["1", "2", "3"], 3)
+    operator(call, "t1", 1, seconds=30)  # revision 3 was saved then: it is in it
+    operator(call, "t2", 2, seconds=31)
+    operator(call, "t3", 1, seconds=29)  # after t2 in the log
+    await agent.passed(call, "t4")
+    assert hooks.restored == [2, 1]
 
 
 async def test_a_restore_comes_after_the_save_that_is_under_way(

@@ -13,6 +13,7 @@ from session_service.postgres.pool import Database
 from session_service.sessions import placement
 from session_service.sessions.events import (
     LAST_SEQ,
+    START,
     Event,
     EventFilter,
     LogIdentity,
@@ -119,14 +120,14 @@ class PostgresEventLog:
                     agent_id,
                     wanted.session_name or None,
                 )
-                return _page(self._identity, rows, up_to)
+                return _page(self._identity, rows, after, up_to)
 
     async def tail(self) -> LogPage:
         """See EventLog."""
         with translated():
             async with self._turn:
                 rows = await self._fetch(TAIL)
-                return _page(self._identity, rows, None)
+                return _page(self._identity, rows, START, None)
 
     async def keep_watermark(self, identity: LogIdentity, position: Position) -> None:
         """See EventLog."""
@@ -188,13 +189,13 @@ async def _adopt(connection: _Connection, source: int) -> LogIdentity:
     return LogIdentity(int(row["system_identifier"]), row["timeline"], starts, row["token_secret"])
 
 
-def _page(identity: LogIdentity, rows: Sequence[asyncpg.Record], up_to: Position | None) -> LogPage:
+def _page(identity: LogIdentity, rows: Sequence[asyncpg.Record], after: Position, up_to: Position | None) -> LogPage:
     first = rows[0]
     xmin, xmax, running = first["snapshot"]
     is_last = first["next_xid"] is None
     if is_last:
         watermark = before_transaction(xmin)
-        end = min(watermark, up_to) if up_to else watermark
+        end = max(after, min(watermark, up_to) if up_to else watermark)
     else:
         end = Position(first["next_xid"], first["next_seq"])
     return LogPage(

@@ -1,7 +1,7 @@
 """What is read of the log, in which order, and which log it is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import asyncpg
 import pytest
@@ -33,8 +33,8 @@ async def add(
     return await connection.fetchval(ADD, tenant, bucket, kind, agent_id, session_name)
 
 
-def ids(events: "list[Event] | tuple[Event, ...] | object") -> list[object]:
-    return [event.event_id for event in events]  # type: ignore[attr-defined]
+def ids(events: Iterable[Event]) -> list[object]:
+    return [event.event_id for event in events]
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # generic in the stubs only
 SOURCE = 0
 """The log: one so far."""
 
-PAGE = 2000
-"""Events looked at by one statement: some milliseconds."""
+PAGE = 500
+"""Events looked at by one statement: some milliseconds, also of the event loop."""
 
 END = Position((1 << 63) - 1, LAST_SEQ)
 """After all events."""
@@ -66,15 +66,18 @@ READ = """
             WHERE (e.xid, e.seq) > ($2, $3) AND (e.xid, e.seq) <= ($4, $5) AND e.xid < log.xmin
             ORDER BY e.xid, e.seq LIMIT $6
         ) AS v
+    ), told AS MATERIALIZED (
+        SELECT log.*, EXISTS (SELECT FROM looked_at) AS has_grown,
+            EXISTS (
+                SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
+            ) AS held_back
+        FROM log
     ), last AS MATERIALIZED (
         SELECT w.xid, w.seq FROM looked_at AS w ORDER BY w.xid, w.seq OFFSET $6 - 1
     )
-    SELECT log.horizon_xid, log.horizon_seq, log.snapshot,
-        EXISTS (
-            SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
-        ) AS held_back,
-        EXISTS (SELECT FROM looked_at) AS has_grown, last.xid AS next_xid, last.seq AS next_seq, v.*
-    FROM log
+    SELECT told.horizon_xid, told.horizon_seq, told.snapshot, told.held_back, told.has_grown,
+        last.xid AS next_xid, last.seq AS next_seq, v.*
+    FROM told
     LEFT JOIN last ON true
     LEFT JOIN LATERAL (
         SELECT * FROM looked_at AS w

@@ -66,6 +66,7 @@ def test_list(run: Run) -> None:
             "ListRevisions",
             "DeleteSession",
             "UndeleteSession",
+            "WatchSessions",
         )
     )
 

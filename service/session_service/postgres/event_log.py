@@ -13,6 +13,7 @@ from session_service.postgres.pool import Database
 from session_service.sessions import placement
 from session_service.sessions.events import (
     LAST_SEQ,
+    START,
     Event,
     EventFilter,
     LogIdentity,
@@ -27,8 +28,8 @@ if TYPE_CHECKING:  # generic in the stubs only
 SOURCE = 0
 """The log: one so far."""
 
-PAGE = 2000
-"""Events looked at by one statement: some milliseconds."""
+PAGE = 500
+"""Events looked at by one statement: some milliseconds, also of the event loop."""
 
 END = Position((1 << 63) - 1, LAST_SEQ)
 """After all events."""
@@ -65,15 +66,18 @@ READ = """
             WHERE (e.xid, e.seq) > ($2, $3) AND (e.xid, e.seq) <= ($4, $5) AND e.xid < log.xmin
             ORDER BY e.xid, e.seq LIMIT $6
         ) AS v
+    ), told AS MATERIALIZED (
+        SELECT log.*, EXISTS (SELECT FROM looked_at) AS has_grown,
+            EXISTS (
+                SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
+            ) AS held_back
+        FROM log
     ), last AS MATERIALIZED (
         SELECT w.xid, w.seq FROM looked_at AS w ORDER BY w.xid, w.seq OFFSET $6 - 1
     )
-    SELECT log.horizon_xid, log.horizon_seq, log.snapshot,
-        EXISTS (
-            SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
-        ) AS held_back,
-        EXISTS (SELECT FROM looked_at) AS has_grown, last.xid AS next_xid, last.seq AS next_seq, v.*
-    FROM log
+    SELECT told.horizon_xid, told.horizon_seq, told.snapshot, told.held_back, told.has_grown,
+        last.xid AS next_xid, last.seq AS next_seq, v.*
+    FROM told
     LEFT JOIN last ON true
     LEFT JOIN LATERAL (
         SELECT * FROM looked_at AS w
@@ -119,14 +123,14 @@ class PostgresEventLog:
                     agent_id,
                     wanted.session_name or None,
                 )
-                return _page(self._identity, rows, up_to)
+                return _page(self._identity, rows, after, up_to)
 
     async def tail(self) -> LogPage:
         """See EventLog."""
         with translated():
             async with self._turn:
                 rows = await self._fetch(TAIL)
-                return _page(self._identity, rows, None)
+                return _page(self._identity, rows, START, None)
 
     async def keep_watermark(self, identity: LogIdentity, position: Position) -> None:
         """See EventLog."""
@@ -188,13 +192,13 @@ async def _adopt(connection: _Connection, source: int) -> LogIdentity:
     return LogIdentity(int(row["system_identifier"]), row["timeline"], starts, row["token_secret"])
 
 
-def _page(identity: LogIdentity, rows: Sequence[asyncpg.Record], up_to: Position | None) -> LogPage:
+def _page(identity: LogIdentity, rows: Sequence[asyncpg.Record], after: Position, up_to: Position | None) -> LogPage:
     first = rows[0]
     xmin, xmax, running = first["snapshot"]
     is_last = first["next_xid"] is None
     if is_last:
         watermark = before_transaction(xmin)
-        end = min(watermark, up_to) if up_to else watermark
+        end = max(after, min(watermark, up_to) if up_to else watermark)
     else:
         end = Position(first["next_xid"], first["next_seq"])
     return LogPage(

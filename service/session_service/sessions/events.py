@@ -89,7 +89,7 @@ class LogPage(NamedTuple):
     events: Sequence[Event]
     """In order."""
     end: Position
-    """All events up to here have been seen."""
+    """All events up to here have been seen. Never before the place asked for."""
     is_last: bool
     """Whether there is nothing more to read up to the watermark, or up to where was asked."""
     has_grown: bool

@@ -194,6 +194,7 @@ class LiveAgent:
             raise RuntimeError("this agent follows its session already")
         try:
             while True:
+                self._last.begin_stream(from_now=not resume_token)
                 self._watch = watch = self._client.watch(
                     self.agent_id,
                     self.session_name,
@@ -201,7 +202,6 @@ class LiveAgent:
                     resume_token=resume_token,
                     keep_token=keep_token,
                 )
-                self._last.begin_stream()
                 async with watch:
                     self.following.set()
                     async for event in watch:

@@ -9,10 +9,10 @@ class LastApplied:
     """Tells whether a RESTORED event came after the restore that was applied last.
 
     A stream has a session's events in the order in which they were committed: what comes after the event
-    of the restore that was applied last, is newer, whatever the clocks of the servers say. Until that event
-    has come by (it may have been before the stream began, and a restore of one's own is applied long
-    before its event arrives) times decide: a session's last_restore_time is not before the event of any restore
-    that was committed before it.
+    of the restore that was applied last, is newer, whatever the clocks of the servers say, and so is what
+    comes in a stream that began after it. Until that event has come by (a restore of one's own is applied long
+    before its event arrives) times decide: the last_restore_time that it answered is not before the event of
+    any restore that was committed before it.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class LastApplied:
         self._time, self._request_id, self._event_id = event.create_time, "", event.event_id
         self._has_passed = True
 
-    def begin_stream(self) -> None:
-        """Note that another stream is read from now on; it may begin with what is known."""
-        self._has_passed = False
+    def begin_stream(self, *, from_now: bool) -> None:
+        """Note that another stream is about to be opened; one that does not begin now may begin with what is known."""
+        self._has_passed = from_now
 
     def pass_by(self, event: pb.SessionEvent) -> None:
         """Note that this event, which is not applied, was read."""

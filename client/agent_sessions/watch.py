@@ -40,8 +40,8 @@ class Watch:
 
     It does not end by itself. Where the stream breaks, it goes on after what came last,
     with any server, for as long as it takes (as long as the client's RetryPolicy has no
-    max_attempts): no event is lost, and repeats are left out. Events of types that this
-    version does not know are left out, too.
+    max_attempts): no event is lost, and repeats are left out, as far as they are among the
+    newest 8,192. Events of types that this version does not know are left out, too.
 
     Entering it, or `started()`, waits until the server watches: what happens after that is
     delivered. A watch from now on (no resume_token) that could not be started yet begins

@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+from agent_sessions import State, SyncSessionClient
 
 from tests.fixtures.servers import ServerFactory, clean_environment
 
@@ -40,11 +42,38 @@ def test_the_first_save_and_restore_with_grpcurl(server: ServerFactory, database
 
 def test_the_first_save_and_restore_in_python(server: ServerFactory, database_url: str) -> None:
     address = server(database_url=database_url).address
-    (program,) = blocks("python")
+    program = blocks("python")[0]
     assert ADDRESS in program
-    run = [sys.executable, "-c", program.replace(ADDRESS, address)]
+    assert run_python(program.replace(ADDRESS, address)) == "revision 1\n"
+
+
+def test_following_in_python(server: ServerFactory, database_url: str) -> None:
+    address = server(database_url=database_url).address
+    with SyncSessionClient(address) as client:
+        client.save("support-bot", "live", State(messages=["first"]))
+    lines = next(block for block in blocks("python") if "follow" in block)
+    program = f"""
+import asyncio
+
+from agent_sessions import LiveAgent, SessionClient
+
+async def main():
+    async with SessionClient("{address}") as client:
+{textwrap.indent(lines, " " * 8)}
+        print(agent.revision, len(agent.state.messages))
+        following.cancel()
+
+asyncio.run(main())
+"""
+    assert run_python(program) == "2 2\n"
+
+
+def run_python(program: str) -> str:
+    """Return what a program prints, which must end well."""
+    run = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(run, capture_output=True, text=True, env=clean_environment(), check=False)
-    assert (done.returncode, done.stdout) == (0, "revision 1\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+?)\)", README.read_text()))))

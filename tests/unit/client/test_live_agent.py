@@ -335,6 +335,21 @@ async def test_the_order_of_the_stream_counts_more_than_the_clocks(
     assert (hooks.restored, agent.state.messages) == ([2, 1], ["1"])
 
 
+async def test_what_a_later_stream_brings_is_newer(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    store.now = 500
+    await agent.restore(revision=3)
+    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    call = await server.next_watch()
+    call.created()
+    operator(call, "t1", 1, seconds=400)  # by a server whose clock is late
+    await agent.passed(call, "t2")
+    assert hooks.restored == [1]
+    following.cancel()
+    await asyncio.wait({following})
+
+
 async def test_following_again_from_an_older_token_applies_nothing_twice(
     server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
 ) -> None:

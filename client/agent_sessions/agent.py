@@ -245,7 +245,7 @@ class LiveAgent:
                 raise
             except AgentSessionsError as error:
                 attempts += 1
-                if not _may_pass(error):
+                if not _may_pass(error) or not self._client.retry.allows(attempts):
                     await self._failed(event, error)
                     return
                 delay = error.retry_delay or 0.0 if isinstance(error, SessionServiceError) else 0.0

@@ -378,7 +378,8 @@ class SessionClient:
           CursorExpired if events after it are not kept any more.
         - keep_token: called with `Watch.resume_token` each time that it is newer, bookmarks' included, so
           that a watch which begins with the token kept last delivers every event at least once.
-        - silence_timeout: seconds without any message after which a stream is given up for another.
+        - silence_timeout: seconds without any message after which a stream is given up for another; longer
+          than the pause between the server's bookmarks.
         """
         request = messages.WatchSessionsRequest(agent_id=agent_id, session_name=session_name, resume_token=resume_token)
         request.types.extend(types)  # type: ignore[arg-type]  # which numbers there are, the server knows

@@ -127,12 +127,6 @@ class _Inside:
         self._following = asyncio.create_task(self._agent.follow(resume_token=token, keep_token=self._tokens.append))
         await self._agent.following.wait()
 
-    async def until_kept(self) -> None:
-        """Wait for a token that is newer than all there are: what came before is done with."""
-        newest = self._tokens[-1]
-        while self._tokens[-1] == newest:  # noqa: ASYNC110 – a bookmark, in this process's own time
-            await asyncio.sleep(0.01)
-
     async def _stop_following(self) -> None:
         if self._following is not None:
             self._following.cancel()

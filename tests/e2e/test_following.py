@@ -127,12 +127,14 @@ def test_a_restore_that_is_delivered_twice_is_applied_once(
     ctl.document("restore", agent.id, "s", "--revision", "1")
     worker.wait_for_event("restored")
     worker.do("save", text="after it")
-    for _ in range(2):
-        worker.do("follow", from_token=0)  # the server delivers all of it again
-        worker.do("until_kept")
-    assert worker.count("restored") == 1
-    assert worker.do("save", text="still there")["texts"] == ["one", "after it", "still there"]
-    assert events(shared_database, agent.id, 2) == 1
+    worker.do("follow", from_token=0)  # the server delivers all of it again
+    ctl.document("restore", agent.id, "s", "--revision", "2")  # which comes after it
+    worker.wait_for(lambda told: told.get("revision_restored") == 2)
+    worker.do("follow", from_token=0)
+    ctl.document("restore", agent.id, "s", "--revision", "3")
+    assert worker.wait_for(lambda told: told.get("revision_restored") == 3)["texts"] == TEXTS
+    assert worker.count("restored") == 3
+    assert events(shared_database, agent.id, 2) == 3
 
 
 def test_two_followers_do_not_answer_each_other(
@@ -147,11 +149,13 @@ def test_two_followers_do_not_answer_each_other(
         worker.wait_for(lambda told: told.get("revision_restored") == 2)
     first.do("restore", revision=3)
     second.wait_for(lambda told: told.get("revision_restored") == 3)
-    for worker in (first, second):
-        worker.do("until_kept")
-    assert (first.count("restored"), second.count("restored")) == (2, 3)
-    assert (events(shared_database, agent.id, 2), events(shared_database, agent.id, 1)) == (3, 3)
-    assert agent.get("s").head_revision == 3
+    first.do("save", text="four")
+    ctl.document("restore", agent.id, "s", "--revision", "4")
+    for worker in (first, second):  # answers to the restores before would have come before this one
+        worker.wait_for(lambda told: told.get("revision_restored") == 4)
+    assert (first.count("restored"), second.count("restored")) == (3, 4)
+    assert (events(shared_database, agent.id, 2), events(shared_database, agent.id, 1)) == (4, 4)
+    assert agent.get("s").head_revision == 4
 
 
 def test_following_outlives_the_server(server: ServerFactory, database_url: str, agent_id: str) -> None:

@@ -57,7 +57,8 @@ class Subscription:
         event = delivery.event
         if event is None or event.type not in self.wanted.types or self.is_old(event.position):
             return
-        if len(self.queue) >= QUEUE:
+        if self.overflowed or len(self.queue) >= QUEUE:
+            # Nothing more, also when there is room again: something would be missing before it.
             self.overflowed = True
             return
         self.queue.append(delivery)

@@ -19,7 +19,6 @@ from session_service.sessions.events import (
     LogIdentity,
     LogPage,
     Position,
-    before_transaction,
 )
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -45,14 +44,28 @@ WHERE_AM_I = """
     FROM pg_control_system() AS c
 """
 ADOPT = "SELECT * FROM adopt_log_v1($1, $2, $3)"
+# The last event of all bounds what the snapshot saw: the numbers of later transactions may be given out again after a
+# crash (see _page).
 TAIL = """
-    SELECT l.horizon_xid, l.horizon_seq, pg_current_snapshot() AS snapshot, false AS held_back,
-        false AS has_grown, NULL::xid8 AS next_xid, NULL::bigint AS next_seq, NULL::xid8 AS xid
-    FROM log_state AS l WHERE l.source = $1
+    WITH log AS MATERIALIZED (
+        SELECT l.horizon_xid, l.horizon_seq, pg_current_snapshot() AS snapshot,
+            pg_snapshot_xmin(pg_current_snapshot()) AS xmin
+        FROM log_state AS l WHERE l.source = $1
+    )
+    SELECT log.horizon_xid, log.horizon_seq, log.snapshot, false AS held_back, true AS is_last, false AS has_grown,
+        coalesce(settled.xid, log.horizon_xid) AS last_xid, coalesce(settled.seq, log.horizon_seq) AS last_seq,
+        coalesce((SELECT e.xid FROM session_events AS e ORDER BY e.xid DESC, e.seq DESC LIMIT 1), '0') AS newest_xid,
+        NULL::xid8 AS xid
+    FROM log
+    LEFT JOIN LATERAL (
+        SELECT e.xid, e.seq FROM session_events AS e
+        WHERE (e.xid, e.seq) > (log.horizon_xid, log.horizon_seq) AND e.xid < log.xmin
+        ORDER BY e.xid DESC, e.seq DESC LIMIT 1
+    ) AS settled ON true
 """
 # One statement, so one snapshot: horizon, watermark and events belong together. A row comes in any case.
-# It looks at so many rows, not for so many: a filter that matches little must not make a statement long; next_* is the
-# last of them, if there may be more. Spans agents: the feed, and watches of a whole tenant.
+# It looks at so many rows, not for so many: a filter that matches little must not make a statement long. last_* is the
+# last of them. Spans agents: the feed, and watches of a whole tenant.
 READ = """
     WITH log AS MATERIALIZED (
         SELECT l.horizon_xid, l.horizon_seq, pg_current_snapshot() AS snapshot,
@@ -67,16 +80,16 @@ READ = """
             ORDER BY e.xid, e.seq LIMIT $6
         ) AS v
     ), told AS MATERIALIZED (
-        SELECT log.*, EXISTS (SELECT FROM looked_at) AS has_grown,
+        SELECT log.*, (SELECT count(*) FROM looked_at) AS looked_at,
             EXISTS (
                 SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
             ) AS held_back
         FROM log
     ), last AS MATERIALIZED (
-        SELECT w.xid, w.seq FROM looked_at AS w ORDER BY w.xid, w.seq OFFSET $6 - 1
+        SELECT w.xid, w.seq FROM looked_at AS w ORDER BY w.xid DESC, w.seq DESC LIMIT 1
     )
-    SELECT told.horizon_xid, told.horizon_seq, told.snapshot, told.held_back, told.has_grown,
-        last.xid AS next_xid, last.seq AS next_seq, v.*
+    SELECT told.horizon_xid, told.horizon_seq, told.snapshot, told.held_back,
+        told.looked_at < $6 AS is_last, told.looked_at > 0 AS has_grown, last.xid AS last_xid, last.seq AS last_seq, v.*
     FROM told
     LEFT JOIN last ON true
     LEFT JOIN LATERAL (
@@ -130,7 +143,8 @@ class PostgresEventLog:
         with translated():
             async with self._turn:
                 rows = await self._fetch(TAIL)
-                return _page(self._identity, rows, START, None)
+                page = _page(self._identity, rows, START, None)
+                return page._replace(xmax=rows[0]["newest_xid"] + 1)
 
     async def keep_watermark(self, identity: LogIdentity, position: Position) -> None:
         """See EventLog."""
@@ -193,19 +207,22 @@ async def _adopt(connection: _Connection, source: int) -> LogIdentity:
 
 
 def _page(identity: LogIdentity, rows: Sequence[asyncpg.Record], after: Position, up_to: Position | None) -> LogPage:
+    """A page that ends with the last event that was looked at, though the watermark may be far beyond it.
+
+    Of transactions that were rolled back, or wrote no event, PostgreSQL may know nothing any more after a crash. Then
+    it gives their numbers out again, and events would come to lie before a place that was taken from them. An event
+    that can be seen is on disk, and with it that all numbers up to its own are taken.
+    """
     first = rows[0]
     xmin, xmax, running = first["snapshot"]
-    is_last = first["next_xid"] is None
-    if is_last:
-        watermark = before_transaction(xmin)
-        end = max(after, min(watermark, up_to) if up_to else watermark)
-    else:
-        end = Position(first["next_xid"], first["next_seq"])
+    end = after if first["last_xid"] is None else Position(first["last_xid"], first["last_seq"])
+    if first["is_last"] and up_to and up_to.xid < xmin:
+        end = up_to
     return LogPage(
         identity=identity,
         events=() if first["xid"] is None else [_event(row) for row in rows],
         end=end,
-        is_last=is_last,
+        is_last=first["is_last"],
         has_grown=first["has_grown"],
         is_held_back=first["held_back"],
         horizon=Position(first["horizon_xid"], first["horizon_seq"]),

@@ -89,7 +89,8 @@ class LogPage(NamedTuple):
     events: Sequence[Event]
     """In order."""
     end: Position
-    """All events up to here have been seen. Never before the place asked for."""
+    """All events up to here have been seen. Never before the place asked for, and never further than an event is: see
+    `_page` of the PostgreSQL log."""
     is_last: bool
     """Whether there is nothing more to read up to the watermark, or up to where was asked."""
     has_grown: bool
@@ -101,7 +102,7 @@ class LogPage(NamedTuple):
     xmin: int
     """Of the statement's snapshot: the oldest transaction that was running, or the next one's number."""
     xmax: int
-    """Of the snapshot: higher than that of any transaction that had ended."""
+    """Of the snapshot: higher than that of any transaction that had ended. A tail's: of those that logged events."""
     running: frozenset[int]
     """Of the snapshot: the transactions from xmin on that were running."""
 
@@ -127,7 +128,7 @@ class EventLog(Protocol):
         """The next events after a place, not beyond `up_to`; perhaps none of many that were looked at."""
 
     async def tail(self) -> LogPage:
-        """A page without events, whose end is the watermark."""
+        """A page without events, whose end is the last event up to the watermark."""
 
     async def keep_watermark(self, identity: LogIdentity, position: Position) -> None:
         """Writes down that everything up to here was read, for those who come after a failover."""

@@ -105,7 +105,7 @@ class FakeLog:
         is_last = len(looked_at) < self._page
         page = self._tail()._replace(
             events=[e for e in looked_at if _is_wanted(e, wanted)],
-            end=max(after, bound) if is_last else looked_at[-1].position,
+            end=up_to if is_last and up_to else looked_at[-1].position if looked_at else after,
             is_last=is_last,
             has_grown=bool(looked_at),
             is_held_back=any(e.position > watermark and e.type in wanted.types for e in self.committed),
@@ -134,7 +134,7 @@ class FakeLog:
         return LogPage(
             identity=self.identity,
             events=(),
-            end=before_transaction(self._xmin),
+            end=max([START, *(e.position for e in self.committed if e.position.xid < self._xmin)]),
             is_last=True,
             has_grown=False,
             is_held_back=False,

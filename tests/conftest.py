@@ -2,6 +2,12 @@
 
 import signal
 
+from hypothesis import settings
+
+# A machine that does other work, too, is slow now and then; that is no mistake of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
 # A shell that starts the run in the background has it ignore ctrl-C, and what it starts inherits that;
 # tests send ctrl-C to themselves and to others.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -323,7 +323,7 @@ async def test_stopped_callers_hold_nothing_back(
         await client.restore(agent_id, "s", timeout=5)
         await client.save(agent_id, "beside", large)
         await client.delete(agent_id, "s", purge=True, timeout=5)
-        assert holds_nothing(shared_database)
+        await until(lambda: holds_nothing(shared_database))  # but for a moment of the feed, perhaps
         for call in (*uploads, *downloads):
             call.cancel()
         halting.end()

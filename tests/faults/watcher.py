@@ -59,6 +59,7 @@ class Watcher:
         self.ends: Counter[str] = Counter()
         """Why streams ended: code and reason."""
         self.last_error: grpc.aio.AioRpcError | None = None
+        self.types, self.agent_id = types, agent_id
         self._addresses = addresses
         self._request = WatchSessionsRequest(
             agent_id=agent_id,

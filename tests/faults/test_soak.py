@@ -1,5 +1,6 @@
 """The soak of `python -m tests.soak`, short; and that it notices what a reader without the watermark loses."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.figures import Tell
+from tests.fixtures.postgres import PostgresCluster
 from tests.fixtures.servers import ServerFactory
 from tests.soak import report
 from tests.soak.__main__ import NAIVE_SERVER
@@ -37,12 +39,17 @@ async def test_every_event_reaches_every_watcher_in_order(
 
 
 async def test_without_the_watermark_events_are_lost(
-    naive_server: ServerFactory, database_url: str, data_dir: Path
+    naive_server: ServerFactory, postgres: PostgresCluster, template_database: str, data_dir: Path
 ) -> None:
-    # A matter of chance, so there may be several rounds in the same database.
+    # A matter of chance, so there may be several rounds.
     for seed in range(ROUNDS):
-        plan = Plan(events=EVENTS // 2 * (seed + 1), kills=0, naive=True, seed=seed)
-        outcome = await soak(plan, naive_server, database_url, data_dir.parent, lambda _: None)
+        name = f"test_{uuid.uuid4().hex}"
+        url = postgres.create(name, template_database)
+        try:
+            plan = Plan(events=EVENTS // 2, kills=0, naive=True, seed=seed)
+            outcome = await soak(plan, naive_server, url, data_dir.parent, lambda _: None)
+        finally:
+            postgres.drop(name)
         if outcome.lost:
             return
     raise AssertionError("\n".join(report.lines(outcome)))

@@ -40,7 +40,7 @@ LOG = """
     SELECT xid::text::bigint AS xid, seq, event_id::text, type, agent_id, session_name, revision
     FROM session_events ORDER BY xid, seq
 """
-SECRET = "SELECT token_secret FROM log_state WHERE source = 0"
+KEY = "SELECT token_secret FROM log_state WHERE source = 0"
 TERMINATE = "SELECT pg_terminate_backend($1)"
 
 
@@ -68,7 +68,7 @@ class SoakDatabase:
             await connection.execute(ROLL_BACK)
             if naive:
                 await connection.execute(NAIVE)
-            secret = await connection.fetchval(SECRET)
+            secret = await connection.fetchval(KEY)
         self._tokens = Tokens(LogIdentity(0, 0, (), secret))
 
     async def keep_all(self) -> None:
@@ -93,7 +93,7 @@ class SoakDatabase:
             found = [row["pid"] for row in await connection.fetch(SERVERS)]
             chosen = chance.sample(found, min(len(found), chance.randint(1, 3)))
             for pid in chosen:
-                await connection.execute(TERMINATE.replace("$1", str(pid)))
+                await connection.fetchval(TERMINATE, pid)
         return len(chosen)
 
     def place(self, token: bytes) -> Position:

@@ -9,8 +9,9 @@ from session_service.postgres import event_log
 # All events in one transaction: their numbers alone are the order.
 TAIL = """
     SELECT l.horizon_xid, l.horizon_seq, pg_current_snapshot() AS snapshot, false AS held_back, true AS is_last,
-        false AS has_grown, '1'::xid8 AS last_xid, coalesce((SELECT max(e.seq) FROM session_events AS e), 0) AS last_seq,
-        '0'::xid8 AS newest_xid, NULL::xid8 AS xid
+        false AS has_grown, '1'::xid8 AS last_xid,
+        coalesce((SELECT max(e.seq) FROM session_events AS e), 0) AS last_seq, '0'::xid8 AS newest_xid,
+        NULL::xid8 AS xid
     FROM log_state AS l WHERE l.source = $1
 """
 READ = """

@@ -1,6 +1,6 @@
 """What a run came to, as text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.soak.run import Outcome
 
@@ -11,7 +11,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     """Tell everything, line by line."""
     share = 100 * outcome.rolled_back / max(outcome.transactions, 1)
     yield f"{len(outcome.log):,} events in the log, after {outcome.seconds:.0f} s"
-    yield f"{outcome.transactions:,} transactions logged events, {outcome.rolled_back:,} ({share:.1f} %) were rolled back"
+    yield f"{outcome.transactions:,} transactions logged events; rolled back: {outcome.rolled_back:,} ({share:.1f} %)"
     yield f"{outcome.kills} servers killed, {outcome.terminations} connections cut"
     yield f"watches that read the log because they were slow: {outcome.fell_behind}"
     yield f"errors that writers got to see: {_counts(outcome.failed) or 'none'}"
@@ -23,24 +23,17 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _table(outcome: Outcome) -> Iterator[str]:
-    rows = [COLUMNS]
+    rows = [list(COLUMNS)]
     for one in outcome.watchers:
         verdict = outcome.verdicts[one.name]
-        numbers = (
-            verdict.wanted,
-            verdict.delivered,
-            verdict.repeats,
-            one.streams - 1,
-            verdict.lost,
-            verdict.out_of_order,
-            verdict.false,
-        )
-        rows.append((one.name, *(f"{number:,}" for number in numbers)))
+        came = (verdict.wanted, verdict.delivered, verdict.repeats, one.streams - 1)
+        wrong = (verdict.lost, verdict.out_of_order, verdict.false)
+        rows.append([one.name, *(f"{number:,}" for number in (*came, *wrong))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *numbers in rows:
-        yield "  ".join([name.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))])
+        right = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        yield "  ".join([name.ljust(widths[0]), *right])
 
 
-def _counts(counts: "dict[str, int] | object") -> str:
-    assert isinstance(counts, dict)
+def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))

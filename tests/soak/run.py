@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent_sessions import SessionClient
@@ -216,7 +217,11 @@ async def _come_to_the_end(
         one.hurries = True
     for one in all_of_them:
         try:
-            await one.until(lambda one=one: database.place(one.token).seq >= last.seq, CATCHING_UP)
+            await one.until(partial(_is_past, database, one, last), CATCHING_UP)
         except TimeoutError as late:
             problems.append(f"{one.name}: did not come to the log's end: {late}")
     return problems
+
+
+def _is_past(database: SoakDatabase, watcher: SoakWatcher, last: Logged) -> bool:
+    return database.place(watcher.token).seq >= last.seq

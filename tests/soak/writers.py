@@ -48,6 +48,8 @@ class Writer:
         self._client = client
         self._chance = chance
         self._texts: list[str] = []
+        self._is_deleted = False
+        """Perhaps: by a writer whose undelete was rolled back, or is to come."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
@@ -55,11 +57,15 @@ class Writer:
                 await self._do_something()
             except EXPECTED as error:
                 self.failed[error.reason or error.code.name] += 1
+                self._is_deleted = isinstance(error, SessionDeleted)
 
     async def _do_something(self) -> None:
         chance = self._chance.random()
         key = (self.agent_id, self.session_name)
-        if chance < 0.85:
+        if self._is_deleted:
+            self._is_deleted = False
+            await self._client.undelete(*key)
+        elif chance < 0.85:
             await self._save()
         elif chance < 0.97:
             await self._client.restore(*key)

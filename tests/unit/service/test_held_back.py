@@ -24,12 +24,13 @@ def test_nothing_is_held_back_when_nothing_runs() -> None:
 
 
 def test_each_transaction_that_stays_open_is_told_of_once() -> None:
-    now = 0.0
-    held = HeldBack(lambda: now)
+    now = [0.0]
+    held = HeldBack(lambda: now[-1])
     with capture_logs() as log:
         for oldest in (7, 9):
             held.look(page(oldest, oldest + 1))
-            for now in (now + LONG - 1, now + LONG, now + LONG + 1):
+            for seconds in (LONG - 1, 1, 1):
+                now.append(now[-1] + seconds)
                 held.look(page(oldest, oldest + 5))
             assert held.age == LONG + 1
             held.look(page(oldest + 1, oldest + 1))
@@ -38,8 +39,8 @@ def test_each_transaction_that_stays_open_is_told_of_once() -> None:
 
 
 def test_a_stream_of_short_transactions_is_no_open_one() -> None:
-    now = 0.0
-    held = HeldBack(lambda: now)
-    for now in range(20):
-        held.look(page(7 + int(now), 9 + int(now)))
+    seconds = count()
+    held = HeldBack(lambda: next(seconds))
+    for number in range(20):
+        held.look(page(7 + number, 9 + number))
         assert held.age == 0

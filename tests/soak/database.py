@@ -64,11 +64,16 @@ class SoakDatabase:
         self._tokens: Tokens
 
     async def prepare(self, *, naive: bool) -> None:
+        """Have transactions rolled back from now on."""
         async with connected(self.url) as connection:
             await connection.execute(ROLL_BACK)
             if naive:
                 await connection.execute(NAIVE)
-            secret = await connection.fetchval(KEY)
+        await self.connect()
+
+    async def connect(self) -> None:
+        """Take what is needed to read tokens."""
+        secret = (await query(self.url, KEY))[0][0]
         self._tokens = Tokens(LogIdentity(0, 0, (), secret))
 
     async def keep_all(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -85,7 +86,7 @@ async def test_watchers_lose_nothing_that_survives_a_failover(
         log = await database.log()
         end = Position(*log[-1][:2])
         for watcher in watchers:
-            await watcher.until(lambda watcher=watcher: database.place(watcher.token) >= end)
+            await watcher.until(partial(_has_come_to, database, watcher, end))
 
     survived = {one.event_id for one in log}
     for watcher, before in zip(watchers, told_before, strict=True):
@@ -110,6 +111,10 @@ async def test_watchers_lose_nothing_that_survives_a_failover(
             await resumed.until_received(len(expected))
             assert [one.event_id for one in resumed.received] == expected
     assert {end for watcher in watchers for end in watcher.ends} <= {"UNAVAILABLE DATABASE_UNAVAILABLE"}
+
+
+def _has_come_to(database: SoakDatabase, watcher: Watcher, end: Position) -> bool:
+    return database.place(watcher.token) >= end
 
 
 async def test_a_dumped_and_restored_log_is_another_one(server: ServerFactory, clusters: list[Cluster]) -> None:

@@ -1,6 +1,6 @@
 """The watchers: each gets what the log has, in its own way."""
 
-import asyncio
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,9 @@ from agent_sessions.v1.session_pb2 import EventType
 
 from tests.faults.watcher import ALL_TYPES, FRUGAL, Watcher
 from tests.soak.writers import AGENTS
+
+TOO_MUCH = 1200
+"""Events: some hundred KiB."""
 
 NO_SAVES = tuple(number for number in ALL_TYPES if number != EventType.EVENT_TYPE_SAVED)
 
@@ -40,26 +43,32 @@ class Restless(SoakWatcher):
 
 
 class Slow(SoakWatcher):
-    """Does something else after some events, for so long that they do not fit into its queue."""
+    """Stops reading now and then, until more has happened than fits into its queue and on its way."""
 
-    def __init__(self, name: str, addresses: Sequence[str], chance: random.Random) -> None:
+    def __init__(self, name: str, addresses: Sequence[str], chance: random.Random, ahead: SoakWatcher) -> None:
+        """`ahead`: reads the same without pause."""
         super().__init__(name, addresses, options=FRUGAL)
         self._chance = chance
+        self._ahead = ahead
         self._left = 0
 
     async def taken(self) -> bool:
         self._left -= 1
-        if self._left < 0 and not self.hurries:
-            self._left = self._chance.randrange(1500)
-            await asyncio.sleep(self._chance.uniform(0, 3))
+        if self._left < 0:
+            self._left = self._chance.randrange(4000)
+            await self._ahead.until(self._is_behind, math.inf)
         return True
+
+    def _is_behind(self) -> bool:
+        return self.hurries or len(self._ahead.received) >= len(self.received) + TOO_MUCH
 
 
 def watchers(addresses: Sequence[str], seed: int) -> Sequence[SoakWatcher]:
     """One after each manner, and two that have none: one on each server."""
+    steady = [SoakWatcher(f"steady, on server {n}", [address]) for n, address in enumerate(addresses)]
     return (
-        *(SoakWatcher(f"steady, on server {n}", [address]) for n, address in enumerate(addresses)),
+        *steady,
         Restless("reconnects at random", addresses, random.Random(f"{seed} restless")),  # noqa: S311 - no secret
-        Slow("slow", addresses[-1:], random.Random(f"{seed} slow")),  # noqa: S311 - no secret
+        Slow("slow", addresses[-1:], random.Random(f"{seed} slow"), steady[-1]),  # noqa: S311 - no secret
         SoakWatcher("one agent, no saves", addresses[:1], agent_id=AGENTS[0], types=NO_SAVES),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from session_service.events.tokens import Tokens
-from session_service.sessions.events import LogIdentity, Position
+from session_service.sessions.events import LogIdentity, Place
 
 from tests.faults.database import SERVERS, connected, query
 
@@ -101,6 +101,6 @@ class SoakDatabase:
                 await connection.fetchval(TERMINATE, pid)
         return len(chosen)
 
-    def place(self, token: bytes) -> Position:
+    def place(self, token: bytes) -> Place:
         """Return the place that a resume token is of."""
-        return self._tokens.place(token).position
+        return self._tokens.place(token)

@@ -224,4 +224,4 @@ async def _come_to_the_end(
 
 
 def _is_past(database: SoakDatabase, watcher: SoakWatcher, last: Logged) -> bool:
-    return database.place(watcher.token).seq >= last.seq
+    return database.place(watcher.token).position.seq >= last.seq

@@ -43,24 +43,31 @@ class Restless(SoakWatcher):
 
 
 class Slow(SoakWatcher):
-    """Stops reading now and then, until more has happened than fits into its queue and on its way."""
+    """Stops reading now and then, until more has happened than fits into its queue and on its way.
+
+    Then it takes its queue at the pace at which more happens.
+    """
 
     def __init__(self, name: str, addresses: Sequence[str], chance: random.Random, ahead: SoakWatcher) -> None:
         """`ahead`: reads the same without pause."""
         super().__init__(name, addresses, options=FRUGAL)
         self._chance = chance
         self._ahead = ahead
-        self._left = 0
+        self._left = self._in_step = 0
 
     async def taken(self) -> bool:
         self._left -= 1
         if self._left < 0:
-            self._left = self._chance.randrange(4000)
-            await self._ahead.until(self._is_behind, math.inf)
+            self._left, self._in_step = self._chance.randrange(TOO_MUCH, 4 * TOO_MUCH), TOO_MUCH
+            await self._until_ahead_by(TOO_MUCH)
+        elif self._in_step:
+            self._in_step -= 1
+            await self._until_ahead_by(len(self._ahead.received) - len(self.received) + 1)
         return True
 
-    def _is_behind(self) -> bool:
-        return self.hurries or len(self._ahead.received) >= len(self.received) + TOO_MUCH
+    async def _until_ahead_by(self, events: int) -> None:
+        enough = len(self.received) + events
+        await self._ahead.until(lambda: self.hurries or len(self._ahead.received) >= enough, math.inf)
 
 
 def watchers(addresses: Sequence[str], seed: int) -> Sequence[SoakWatcher]:

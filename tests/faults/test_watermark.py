@@ -1,18 +1,22 @@
 """An open transaction elsewhere: what comes after its first write waits until it ends, and nothing is lost."""
 
 import asyncio
+import re
+from functools import partial
+from pathlib import Path
 
 import asyncpg
 import pytest
 from agent_sessions import SessionClient
 
 from tests.faults.conversations import AGENT
-from tests.faults.database import connected, until
+from tests.faults.database import connected, query, until
 from tests.faults.metrics import until_counted, value_of
 from tests.faults.watcher import Watcher
 from tests.fixtures.conversations import conversation
 from tests.fixtures.servers import ServerFactory
 
+HANDBOOK = Path(__file__).parents[2] / "docs" / "operations.md"
 AGE = "session_service_event_watermark_age_seconds"
 RESTORES = 20
 SERVERS = 2
@@ -37,6 +41,7 @@ async def test_events_after_an_open_write_come_when_it_has_ended(
         for watcher in (here, there):
             await watcher.until_received(1)
         await write_and_stay(holder)
+        await until(partial(is_found, database_url, holder.get_server_pid()))
         for number in range(RESTORES):
             await (client, other)[number % 2].restore(AGENT, "s")
         await asyncio.gather(*(until_counted(process, AGE, 0.5) for process in processes))
@@ -65,6 +70,14 @@ async def test_events_after_an_open_write_come_when_it_has_ended(
 async def write_and_stay(holder: asyncpg.Connection) -> None:
     """Write something, somewhere in the cluster, in a transaction that stays open."""
     await holder.execute("SET idle_in_transaction_session_timeout = 0; BEGIN; CREATE TABLE written ()")
+
+
+async def is_found(database_url: str, pid: int) -> bool:
+    """Tell whether what the handbook says to ask finds a transaction, before all others."""
+    asked = re.search(r"```sql\n(SELECT pid.*?);\n", HANDBOOK.read_text(), re.DOTALL)
+    assert asked
+    found = await query(database_url, asked[1])
+    return bool(found) and found[0]["pid"] == pid
 
 
 async def logged(database_url: str) -> list[str]:

@@ -13,7 +13,7 @@ DATA_DIR ?= .data
 .DEFAULT_GOAL := help
 BENCH_VENV := .venv-bench
 
-.PHONY: help serve test check test-system demo bench protos lock clean
+.PHONY: help serve test check test-system demo bench soak protos lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(VENV)/.dev $(PROTOS_VENV)/.done ## Lint, types, import rules, protos, m
 test-system: $(VENV)/.dev ## Build and run the image for real (installs Debian packages; needs root)
 	@scripts/timed.sh "Debian packages" tests/system/install-packages.sh
 	@scripts/timed.sh "make test-system" $(BIN)/python -m pytest -m system tests/system $(TESTFLAGS)
+
+soak: $(VENV)/.dev ## Lose no event in 100,000, whatever dies meanwhile: some minutes (SOAKFLAGS="--events 10000", --naive)
+	@$(BIN)/python -m tests.soak $(SOAKFLAGS)
 
 demo: $(VENV)/.serve ## Show a session's life in the terminal
 	@$(BIN)/python examples/demo.py

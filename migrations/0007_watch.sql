@@ -17,7 +17,9 @@ CREATE TABLE log_timelines (
 --
 -- Another system identifier: the database was dumped and restored into another
 -- cluster, whose transaction ids have nothing to do with those of the events. They are
--- kept for as long as a request_id is good, before all that is written from now on.
+-- kept for as long as a request_id is good, before all that is written from now on; if
+-- some of them would come after it, all are put into one place, where their numbers
+-- keep them in order.
 CREATE FUNCTION adopt_log_v1(p_source smallint, p_system_identifier numeric, p_timeline bigint)
 RETURNS TABLE (
     system_identifier numeric, timeline bigint, token_secret bytea, start_timelines bigint[], start_xids xid8[],
@@ -26,6 +28,7 @@ RETURNS TABLE (
 #variable_conflict use_column
 DECLARE
     known log_state;
+    here xid8;
 BEGIN
     SELECT * INTO known FROM log_state AS l WHERE l.source = p_source;
     IF (known.system_identifier, known.timeline) IS DISTINCT FROM (p_system_identifier, p_timeline) THEN
@@ -34,7 +37,10 @@ BEGIN
             UPDATE log_state AS l SET system_identifier = p_system_identifier, timeline = p_timeline
             WHERE l.source = p_source;
         ELSIF known.system_identifier <> p_system_identifier THEN
-            UPDATE session_events SET xid = '1' WHERE xid >= pg_current_xact_id();
+            here := pg_current_xact_id();
+            IF EXISTS (SELECT FROM session_events WHERE xid >= here) THEN
+                UPDATE session_events SET xid = '1' WHERE xid > '1';
+            END IF;
             DELETE FROM log_timelines AS t WHERE t.source = p_source;
             UPDATE log_state AS l
             SET system_identifier = p_system_identifier, timeline = p_timeline, horizon_xid = '0', horizon_seq = 0,

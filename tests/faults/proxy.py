@@ -14,6 +14,8 @@ class Proxy:
     def __init__(self, database_url: str, directory: Path) -> None:
         host = parse_qs(urlsplit(database_url).query)["host"][0]
         self._upstream = f"{host}/{SOCKET}"
+        self.directory = directory
+        """Where its socket is."""
         self._path = directory / SOCKET
         self.database_url = urlunsplit(urlsplit(database_url)._replace(query=f"host={quote(str(directory))}"))
         """The database, through this proxy."""

@@ -1,6 +1,7 @@
 """A watcher of its own over the generated stubs: unlike a client library it sees repeats, and remembers all it gets."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Watcher:
         self.ends: Counter[str] = Counter()
         """Why streams ended: code and reason."""
         self.last_error: grpc.aio.AioRpcError | None = None
+        self.types, self.agent_id = types, agent_id
         self._addresses = addresses
         self._request = WatchSessionsRequest(
             agent_id=agent_id,
@@ -89,7 +91,8 @@ class Watcher:
             return
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((condition, future))
-        done, _ = await asyncio.wait({future, self._task}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        limit = None if timeout == math.inf else timeout
+        done, _ = await asyncio.wait({future, self._task}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self._task in done:
             await self._task
         if future not in done:

@@ -30,9 +30,10 @@ class HeldBack:
 
     def look(self, page: LogPage) -> None:
         """Take the next page into account."""
+        now = self._clock()
         if page.xmin != self._xmin or page.xmin == page.xmax:
-            self._xmin, self._since = page.xmin, self._clock()
-        self.age = self._clock() - self._since
+            self._xmin, self._since = page.xmin, now
+        self.age = now - self._since
         if self.age >= LONG and not self._has_told:
             _log.warning("an open transaction holds back events", transaction_id=page.xmin, seconds=round(self.age, 1))
             self._has_told = True

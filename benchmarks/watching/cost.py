@@ -1,0 +1,80 @@
+"""`watch:cost`: what the log of events, its index, the feed and notifications take from saves.
+
+Two servers on two databases are up at the same time, and are saved to in turns. One is the service as it is. The other
+neither follows the log nor notifies, and in its database saves write no event and the log has no index.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+
+from benchmarks.cases import Case
+from benchmarks.database import Cluster
+from benchmarks.processes import clients
+from benchmarks.servers import SERVICE, server
+from benchmarks.watching import launcher
+from benchmarks.watching.rig import Figures, note
+from benchmarks.watching.saves import STORE, rate
+from benchmarks.watching.sizes import Sizes
+
+WITH, WITHOUT = "with events", "without"
+INSERTS = {
+    "save_one_v2": re.compile(r"INSERT INTO session_events \([^)]*\) VALUES \(.*?\);", re.DOTALL),
+    "save_sessions_v2": re.compile(r",\s*event AS \(\s*INSERT INTO session_events.*?FROM moved\s*\)", re.DOTALL),
+}
+"""Where a save function writes its event."""
+DEFINITION = "SELECT pg_get_functiondef($1::regproc)"
+DROP_INDEX = "DROP INDEX session_events_feed"
+COUNT = "SELECT count(*) FROM session_events"
+
+
+async def measure(cluster: Cluster, database: str, sizes: Sizes, works: Mapping[Case, dict[str, Any]]) -> Figures:
+    """Return saves a second of each case, by turn, with events and without."""
+    bare = await cluster.create("run_bare", database)
+    await remove_events(cluster.url(bare))
+    urls = {WITH: cluster.url(database), WITHOUT: cluster.url(bare)}
+    figures = Figures()
+    async with AsyncExitStack() as stack:
+        savers = {}
+        for name, dsn in urls.items():
+            run = (SERVICE,) if name == WITH else (launcher.MODULE, launcher.SILENT)
+            serving = await stack.enter_async_context(server(dsn, run=run))
+            (savers[name],) = await stack.enter_async_context(clients(STORE))
+            await savers[name].ask("open", access={"dsn": dsn, "target": serving.address})
+        for number in range(sizes.cost_slices):
+            for case, work in works.items():
+                for name in (WITH, WITHOUT)[:: 1 if number % 2 else -1]:
+                    note(figures, f"{case} {name}", rate=await rate(savers[name], case, work, f".{number}.{case}"))
+        for saver in savers.values():
+            await saver.ask("close")
+    assert await _events(urls[WITH]) > 0
+    # What warmed it up was restored once, and restores are logged in either.
+    assert await _events(urls[WITHOUT]) == 1
+    await cluster.drop(bare)
+    return figures
+
+
+async def remove_events(dsn: str) -> None:
+    """Let saves write no events, and take the log's index away; raises ValueError where they look otherwise."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for name, insert in INSERTS.items():
+            definition = await connection.fetchval(DEFINITION, name)
+            changed, count = insert.subn("", definition)
+            if count != 1 or "session_events" in changed:
+                raise ValueError(f"{name} does not write one event where it is looked for")
+            await connection.execute(changed)
+        await connection.execute(DROP_INDEX)
+    finally:
+        await connection.close()
+
+
+async def _events(dsn: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval(COUNT))
+    finally:
+        await connection.close()

@@ -138,5 +138,6 @@ def _line(result: Result) -> str:
 
 
 def _reading_line(reading: Reading) -> str:
-    times = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in reading.seconds.items())
+    found = reading.seconds | {f"packed {name}": reading.packed_seconds[name] for name in ("get", "restore")}
+    times = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in found.items())
     return f"round {reading.round}  {reading.case:24} {times}"

@@ -31,11 +31,11 @@ DROP_INDEX = "DROP INDEX session_events_feed"
 COUNT = "SELECT count(*) FROM session_events"
 
 
-async def measure(cluster: Cluster, database: str, sizes: Sizes, works: Mapping[Case, dict[str, Any]]) -> Figures:
+async def measure(cluster: Cluster, template: str, sizes: Sizes, works: Mapping[Case, dict[str, Any]]) -> Figures:
     """Return saves a second of each case, by turn, with events and without."""
-    bare = await cluster.create("run_bare", database)
-    await remove_events(cluster.url(bare))
-    urls = {WITH: cluster.url(database), WITHOUT: cluster.url(bare)}
+    databases = {WITH: await cluster.create("run", template), WITHOUT: await cluster.create("run_bare", template)}
+    urls = {name: cluster.url(database) for name, database in databases.items()}
+    await remove_events(urls[WITHOUT])
     figures = Figures()
     async with AsyncExitStack() as stack:
         savers = {}
@@ -53,7 +53,8 @@ async def measure(cluster: Cluster, database: str, sizes: Sizes, works: Mapping[
     assert await _events(urls[WITH]) > 0
     # What warmed it up was restored once, and restores are logged in either.
     assert await _events(urls[WITHOUT]) == 1
-    await cluster.drop(bare)
+    for database in databases.values():
+        await cluster.drop(database)
     return figures
 
 

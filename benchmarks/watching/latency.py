@@ -31,8 +31,9 @@ VARIANTS = {
 }
 
 
-async def measure(cluster: Cluster, database: str, sizes: Sizes) -> Figures:
+async def measure(cluster: Cluster, template: str, sizes: Sizes) -> Figures:
     """Return latencies of each variant by turn, and those of what they are made of."""
+    database = await cluster.create("run", template)
     dsn, figures = cluster.url(database), Figures()
     async with server(dsn) as here, callers(here.address) as (caller,), echo() as echoing:
         await caller.ask("save", agents=AGENTS)
@@ -48,4 +49,5 @@ async def measure(cluster: Cluster, database: str, sizes: Sizes) -> Figures:
                     for part, latencies in (found._asdict() | parts).items():
                         if part != "seconds":
                             note(figures, name, **{f"{part} p50": p50(latencies), f"{part} p99": p99(latencies)})
+    await cluster.drop(database)
     return figures

@@ -16,22 +16,20 @@ Work = Callable[[Case], dict[str, Any]]
 
 
 async def measure(cluster: Cluster, template: str, case: Case, sizes: Sizes, work: Work, round_: int) -> Watching:
-    """Measure in a fresh copy of `template`, which has our tables."""
-    database = await cluster.create("run", template)
-    figures = await _measure(cluster, database, case.work, sizes, work)
-    await cluster.drop(database)
+    """Measure in fresh copies of `template`, which has our tables."""
+    figures = await _measure(cluster, template, case.work, sizes, work)
     return Watching(round=round_, case=str(case), sizes=asdict(sizes), figures=figures)
 
 
-async def _measure(cluster: Cluster, database: str, case: str, sizes: Sizes, work: Work) -> Figures:
+async def _measure(cluster: Cluster, template: str, case: str, sizes: Sizes, work: Work) -> Figures:
     if case == LATENCY:
-        return await latency.measure(cluster, database, sizes)
+        return await latency.measure(cluster, template, sizes)
     if case == STREAMS:
-        return await streams.measure(cluster, database, sizes)
+        return await streams.measure(cluster, template, sizes)
     if case == SAVES:
-        return await saves.measure(cluster, database, sizes, work(saves.CASE))
+        return await saves.measure(cluster, template, sizes, work(saves.CASE))
     assert case == COST
-    return await cost.measure(cluster, database, sizes, _cost_works(work))
+    return await cost.measure(cluster, template, sizes, _cost_works(work))
 
 
 def _cost_works(work: Work) -> Mapping[Case, dict[str, Any]]:

@@ -87,11 +87,13 @@ def _streams(rounds: Rounds) -> Table:
         )
 
     memory = spread([value / 1024 for value in _values(rounds, streams.IDLE, "bytes")], "{:.1f}")
+    begun = spread(_values(rounds, streams.IDLE, "seconds"), "{:.2f}")
     return [
         ("streams", "events/s", "p50 ms", "p99 ms", "p50 × one stream", "p99 × one stream"),
         row("one, of all events", names[0]),
         row(f"{count}, each of one agent", names[1]),
         (f"{count} to which nothing happens: KiB of the server each", *["–"] * 4, memory),
+        (f"{count} to begin, s", *["–"] * 4, begun),
     ]
 
 

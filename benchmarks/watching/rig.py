@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from statistics import median, quantiles
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from benchmarks.processes import Client, workers
+from benchmarks.processes import Client, ProcessFailed, workers
 from benchmarks.servers import Server
 
 WATCHES = "session_service_watches"
@@ -64,16 +65,24 @@ async def restore(
 ) -> Latencies:
     """Restore, and return how long each event took to come to the one watcher that wants it."""
     calls = (await caller.ask("restore", agents=agents, count=count, per_second=per_second, seed=seed))["calls"]
-    receipts: dict[str, float] = {}
-    async with asyncio.timeout(PATIENCE):
-        while calls.keys() - receipts.keys():
-            for told in await asyncio.gather(*(watcher.ask("received") for watcher in watchers)):
-                receipts |= told["receipts"]
-            await asyncio.sleep(LOOK_EVERY)
+    receipts = await all_received(watchers, count)
     sent = [receipts[request_id] - begin for request_id, (begin, _) in calls.items()]
     answered = [receipts[request_id] - end for request_id, (_, end) in calls.items()]
     begins = [begin for begin, _ in calls.values()]
     return Latencies(sent, answered, max(begins) - min(begins))
+
+
+async def all_received(watchers: Sequence[Client], count: int) -> dict[str, float]:
+    """Wait until so many events have come, and return when each came, by the request's id; raises ProcessFailed."""
+    receipts: dict[str, float] = {}
+    begin = time.monotonic()
+    while len(receipts) < count:
+        if time.monotonic() - begin > PATIENCE:
+            raise ProcessFailed(f"{count - len(receipts)} of {count} events did not come")
+        for told in await asyncio.gather(*(watcher.ask("received") for watcher in watchers)):
+            receipts |= told["receipts"]
+        await asyncio.sleep(LOOK_EVERY)
+    return receipts
 
 
 def note(figures: Figures, variant: str, **measured: float) -> None:

@@ -1,7 +1,11 @@
-"""`watch:saves`: what those pay who save, on a server that others watch."""
+"""`watch:saves`: what those pay who save, on a server that others watch.
+
+A server for each kind of watching, on a database of its own; all are up at the same time, and saved to in turns.
+"""
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from agent_sessions.v1 import session_pb2
@@ -9,10 +13,9 @@ from agent_sessions.v1 import session_pb2
 from benchmarks.cases import SYNTHETIC, Case
 from benchmarks.database import Cluster
 from benchmarks.processes import Client, clients
-from benchmarks.servers import server
-from benchmarks.watching.rig import Figures, callers, note, watches
+from benchmarks.watching.rig import Figures, note
 from benchmarks.watching.sizes import Sizes
-from benchmarks.watching.streams import agents_of
+from benchmarks.watching.watched import agents_of, watched
 
 CASE = Case(SYNTHETIC, 16)
 STORE = "ours"
@@ -32,20 +35,22 @@ def variants(sizes: Sizes) -> Mapping[str, Sequence[dict[str, Any]]]:
     }
 
 
-async def measure(cluster: Cluster, database: str, sizes: Sizes, work: dict[str, Any]) -> Figures:
+async def measure(cluster: Cluster, template: str, sizes: Sizes, work: dict[str, Any]) -> Figures:
     """Return saves a second of each variant, by turn."""
-    dsn, figures = cluster.url(database), Figures()
-    async with server(dsn) as serving, clients(STORE) as (saver,):
-        await saver.ask("open", access={"dsn": dsn, "target": serving.address})
-        async with callers(serving.address, sizes.watcher_processes) as watchers:
-            for number in range(sizes.save_slices):
-                order = list(variants(sizes).items())
-                random.Random(number).shuffle(order)  # noqa: S311 - an order, no secret
-                for name, requests in order:
-                    chosen = watchers if len(requests) > 1 else watchers[: len(requests)]
-                    async with watches(serving, chosen, requests, sizes.streams_per_channel):
-                        note(figures, name, rate=await rate(saver, CASE, work, f".{number}.{name}"))
-        await saver.ask("close")
+    figures = Figures()
+    async with AsyncExitStack() as stack:
+        savers: dict[str, Client] = {}
+        for name, requests in variants(sizes).items():
+            place = await stack.enter_async_context(watched(cluster, template, requests, sizes))
+            (savers[name],) = await stack.enter_async_context(clients(STORE))
+            await savers[name].ask("open", access={"dsn": place.dsn, "target": place.serving.address})
+        for number in range(sizes.save_slices):
+            order = list(savers)
+            random.Random(number).shuffle(order)  # noqa: S311 - an order, no secret
+            for name in order:
+                note(figures, name, rate=await rate(savers[name], CASE, work, f".{number}"))
+        for saver in savers.values():
+            await saver.ask("close")
     return figures
 
 

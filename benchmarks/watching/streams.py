@@ -1,51 +1,29 @@
-"""`watch:streams`: a thousand streams of one server, each of an agent of its own, beside one that gets everything."""
+"""`watch:streams`: a thousand streams of one server, each of an agent of its own, beside one that gets everything.
 
-from collections.abc import Sequence
-from typing import Any
+Two servers on two databases are up at the same time, and get the same restores in turns.
+"""
 
 from benchmarks.database import Cluster
-from benchmarks.servers import server
-from benchmarks.watching.rig import Figures, callers, note, p50, p99, resident_bytes, restore, wait_for_watches, watches
+from benchmarks.watching.rig import Figures, note, p50, p99, restore
 from benchmarks.watching.sizes import Sizes
+from benchmarks.watching.watched import agents_of, watched
 
 ONE, MANY, IDLE = "one", "many", "idle"
 
 
-def agents_of(sizes: Sizes) -> list[str]:
-    """Return the agents that are watched, one by each stream."""
-    return [f"watched-{number}" for number in range(sizes.streams)]
-
-
-async def measure(cluster: Cluster, database: str, sizes: Sizes) -> Figures:
+async def measure(cluster: Cluster, template: str, sizes: Sizes) -> Figures:
     """Return latencies with one stream and with many, by turn, and the memory of a watcher to whom nothing happens."""
     figures, agents = Figures(), agents_of(sizes)
-    many = [{"agent_id": agent} for agent in agents]
     async with (
-        server(cluster.url(database)) as serving,
-        callers(serving.address) as (caller,),
-        callers(serving.address, sizes.watcher_processes) as watchers,
+        watched(cluster, template, [{}], sizes) as one,
+        watched(cluster, template, [{"agent_id": agent} for agent in agents], sizes) as many,
     ):
-        await caller.ask("save", agents=agents)
-        await wait_for_watches(serving, 0)
-        before = resident_bytes(serving)
-        async with watches(serving, watchers, many, sizes.streams_per_channel):
-            note(figures, IDLE, bytes=(resident_bytes(serving) - before) / sizes.streams)
+        note(figures, IDLE, bytes=many.bytes_of_a_watch, seconds=many.seconds_to_begin)
         for number in range(sizes.stream_slices):
-            # Both get the same events: all over one stream, or each over the one stream that wants it.
-            requests: Sequence[tuple[str, list[dict[str, Any]], int]] = (
-                (ONE, [{}], 1),
-                (MANY, many, len(watchers)),
-            )
-            for name, wanted, processes in requests[:: 1 if number % 2 else -1]:
-                async with watches(serving, watchers[:processes], wanted, sizes.streams_per_channel):
-                    found = await restore(
-                        caller, watchers[:processes], agents, sizes.stream_events, sizes.events_per_second, number
-                    )
-                note(
-                    figures,
-                    name,
-                    p50=p50(found.sent),
-                    p99=p99(found.sent),
-                    rate=(len(found.sent) - 1) / found.seconds,
+            for name, place in ((ONE, one), (MANY, many))[:: 1 if number % 2 else -1]:
+                found = await restore(
+                    place.caller, place.watchers, agents, sizes.stream_events, sizes.events_per_second, number
                 )
+                rate = (len(found.sent) - 1) / found.seconds
+                note(figures, name, p50=p50(found.sent), p99=p99(found.sent), rate=rate)
     return figures

@@ -23,6 +23,8 @@ SESSION = "watched"
 """Each agent has one session."""
 AT_ONCE = 32
 """Saves that prepare the sessions."""
+IN_FLIGHT = 200
+"""Restores at most: gRPC's server drops calls that it has no time for when there are 1,000 of them."""
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 """Else channels of one process to the same address share one."""
 TIMEOUT = 60.0
@@ -83,13 +85,24 @@ class Worker:
             begun.set_exception(failed)
 
     async def received(self) -> Answer:
-        """Return when each event came that has come since this was asked last, by request_id."""
+        """Return when each event came that has come since this was asked last, by request_id.
+
+        Raises what a watch failed with.
+        """
+        self._raise_failures()
         receipts, self._receipts = self._receipts, {}
         return {"receipts": receipts}
 
+    def _raise_failures(self) -> None:
+        ended = [watch for watch in self._watches if watch.done()]
+        for watch in ended:
+            watch.result()
+        if ended:
+            raise RuntimeError(f"{len(ended)} watches ended by themselves")
+
     async def stop_watching(self) -> Answer:
         """End all watches; raises what one of them failed with before."""
-        ended = [watch for watch in self._watches if watch.done()]
+        self._raise_failures()
         for watch in self._watches:
             watch.cancel()
         for watch in self._watches:
@@ -98,30 +111,31 @@ class Worker:
         await asyncio.gather(*(channel.close() for channel in self._channels))
         self._channels, self._watches = [], []
         self._receipts.clear()
-        if ended:
-            raise RuntimeError(f"{len(ended)} watches ended by themselves")
         return {}
 
     async def restore(self, agents: Sequence[str], count: int, per_second: float, seed: int) -> Answer:
         """Restore sessions at random times, so many a second on average, whether those before are answered or not.
 
+        But no more than IN_FLIGHT at once: a machine that is too slow for the rate is not buried in calls.
         Returns when each request was sent and answered, by its id.
         """
         chance, order = random.Random(seed), list(agents)  # noqa: S311 - an order, no secret
         chance.shuffle(order)
         due = time.monotonic()
-        restores = []
+        restores, places = [], asyncio.Semaphore(IN_FLIGHT)
         for number in range(count):
             due += chance.uniform(0, 2 / per_second)
             await asyncio.sleep(max(0, due - time.monotonic()))
-            restores.append(asyncio.create_task(self._restore(order[number % len(order)])))
+            await places.acquire()
+            restores.append(asyncio.create_task(self._restore(order[number % len(order)], places)))
         return {"calls": dict(await asyncio.gather(*restores))}
 
-    async def _restore(self, agent_id: str) -> tuple[str, tuple[float, float]]:
+    async def _restore(self, agent_id: str, places: asyncio.Semaphore) -> tuple[str, tuple[float, float]]:
         request_id = str(uuid.uuid4())
         request = pb.RestoreSessionRequest(agent_id=agent_id, session_name=SESSION, request_id=request_id)
         sent = time.monotonic()
         await self._stub.RestoreSession(request)
+        places.release()
         return request_id, (sent, time.monotonic())
 
     async def floor(self, dsn: str, echo: str, count: int) -> Answer:

@@ -13,11 +13,11 @@ import asyncpg
 
 from benchmarks.cases import Case
 from benchmarks.database import Cluster
-from benchmarks.processes import clients
-from benchmarks.servers import SERVICE, server
+from benchmarks.processes import Client, clients
+from benchmarks.servers import SERVICE, Server, server
 from benchmarks.watching import launcher
 from benchmarks.watching.rig import Figures, note
-from benchmarks.watching.saves import STORE, rate
+from benchmarks.watching.saves import STORE, save
 from benchmarks.watching.sizes import Sizes
 
 WITH, WITHOUT = "with events", "without"
@@ -32,23 +32,24 @@ LOGGED = "SELECT (SELECT count(*) FROM session_events WHERE type = 1), (SELECT c
 
 
 async def measure(cluster: Cluster, template: str, sizes: Sizes, works: Mapping[Case, dict[str, Any]]) -> Figures:
-    """Return saves a second of each case, by turn, with events and without."""
+    """Return for each case, with events and without, what `save` measures, by turn."""
     databases = {WITH: await cluster.create("run", template), WITHOUT: await cluster.create("run_bare", template)}
     urls = {name: cluster.url(database) for name, database in databases.items()}
     await remove_events(urls[WITHOUT])
     figures = Figures()
     async with AsyncExitStack() as stack:
-        savers = {}
+        savers: dict[str, tuple[Client, Server]] = {}
         for name, dsn in urls.items():
             run = (SERVICE,) if name == WITH else (launcher.MODULE, launcher.SILENT)
             serving = await stack.enter_async_context(server(dsn, run=run))
-            (savers[name],) = await stack.enter_async_context(clients(STORE))
-            await savers[name].ask("open", access={"dsn": dsn, "target": serving.address})
+            (saver,) = await stack.enter_async_context(clients(STORE))
+            await saver.ask("open", access={"dsn": dsn, "target": serving.address})
+            savers[name] = saver, serving
         for number in range(sizes.cost_slices):
             for case, work in works.items():
                 for name in (WITH, WITHOUT)[:: 1 if number % 2 else -1]:
-                    note(figures, f"{case} {name}", rate=await rate(savers[name], case, work, f".{number}.{case}"))
-        for saver in savers.values():
+                    note(figures, f"{case} {name}", **await save(*savers[name], case, work, f".{number}.{case}"))
+        for saver, _ in savers.values():
             await saver.ask("close")
     for name, dsn in urls.items():
         events, saved = await _logged(dsn)

@@ -8,6 +8,7 @@ from benchmarks.watching import cost, saves, streams
 from benchmarks.watching.sizes import COST, LATENCY, SAVES, STREAMS
 
 Rounds = Sequence[Watching]
+BUSY = "server's processor, µs a save"
 
 
 def heading(watching: Watching) -> str:
@@ -99,10 +100,16 @@ def _streams(rounds: Rounds) -> Table:
 
 def _saves(rounds: Rounds) -> Table:
     rows = [
-        (name, spread(_values(rounds, name, "rate"), "{:.0f}"), _ratio(rounds, name, saves.ALONE, "rate"))
+        (
+            name,
+            spread(_values(rounds, name, "rate"), "{:.0f}"),
+            _microseconds(rounds, name),
+            _ratio(rounds, name, saves.ALONE, "rate"),
+        )
         for name in rounds[0].figures
     ]
-    return [("meanwhile", "saves/s", f"× {saves.ALONE}"), *sorted(rows, key=lambda row: row[0] != saves.ALONE)]
+    rows.sort(key=lambda row: row[0] != saves.ALONE)
+    return [("meanwhile", "saves/s", BUSY, f"saves/s × {saves.ALONE}"), *rows]
 
 
 def _cost(rounds: Rounds) -> Table:
@@ -111,9 +118,12 @@ def _cost(rounds: Rounds) -> Table:
     def row(work: str) -> tuple[str, ...]:
         names = f"{work} {cost.WITH}", f"{work} {cost.WITHOUT}"
         rates = (spread(_values(rounds, name, "rate"), "{:.0f}") for name in names)
-        return (work, *rates, _ratio(rounds, *names, "rate"))
+        busy = (_microseconds(rounds, name) for name in names)
+        return (work, *rates, *busy, _ratio(rounds, *names, "rate"))
 
-    return [("saved", f"saves/s {cost.WITH}", f"saves/s {cost.WITHOUT}", "with by without"), *map(row, works)]
+    ways = cost.WITH, cost.WITHOUT
+    head = (*(f"saves/s {way}" for way in ways), *(f"{BUSY} {way}" for way in ways))
+    return [("saved", *head, "saves/s with by without"), *map(row, works)]
 
 
 def _values(rounds: Rounds, variant: str, measure: str) -> list[float]:
@@ -128,3 +138,7 @@ def _ratio(rounds: Rounds, variant: str, reference: str, measure: str) -> str:
 
 def _milliseconds(rounds: Rounds, variant: str, measure: str) -> str:
     return spread([1000 * seconds for seconds in _values(rounds, variant, measure)], "{:.2f}")
+
+
+def _microseconds(rounds: Rounds, variant: str) -> str:
+    return spread([1e6 * seconds for seconds in _values(rounds, variant, "busy")], "{:.0f}")

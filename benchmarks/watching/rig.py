@@ -106,6 +106,12 @@ def resident_bytes(server: Server) -> int:
     return int(psutil.Process(server.pid).memory_info().rss)
 
 
+def busy_seconds(server: Server) -> float:
+    """Return for how long a server's process has used a processor."""
+    used = psutil.Process(server.pid).cpu_times()
+    return float(used.user + used.system)
+
+
 async def wait_for_watches(server: Server, count: int) -> None:
     """Wait until a server has so many watches, as its metrics tell."""
     async with asyncio.timeout(PATIENCE):

@@ -13,7 +13,8 @@ from agent_sessions.v1 import session_pb2
 from benchmarks.cases import SYNTHETIC, Case
 from benchmarks.database import Cluster
 from benchmarks.processes import Client, clients
-from benchmarks.watching.rig import Figures, note
+from benchmarks.servers import Server
+from benchmarks.watching.rig import Figures, busy_seconds, note
 from benchmarks.watching.sizes import Sizes
 from benchmarks.watching.watched import agents_of, watched
 
@@ -36,26 +37,33 @@ def variants(sizes: Sizes) -> Mapping[str, Sequence[dict[str, Any]]]:
 
 
 async def measure(cluster: Cluster, template: str, sizes: Sizes, work: dict[str, Any]) -> Figures:
-    """Return saves a second of each variant, by turn."""
+    """Return for each variant what `save` measures, by turn."""
     figures = Figures()
     async with AsyncExitStack() as stack:
-        savers: dict[str, Client] = {}
+        savers: dict[str, tuple[Client, Server]] = {}
         for name, requests in variants(sizes).items():
             place = await stack.enter_async_context(watched(cluster, template, requests, sizes))
-            (savers[name],) = await stack.enter_async_context(clients(STORE))
-            await savers[name].ask("open", access={"dsn": place.dsn, "target": place.serving.address})
+            (saver,) = await stack.enter_async_context(clients(STORE))
+            await saver.ask("open", access={"dsn": place.dsn, "target": place.serving.address})
+            savers[name] = saver, place.serving
         for number in range(sizes.save_slices):
             order = list(savers)
             random.Random(number).shuffle(order)  # noqa: S311 - an order, no secret
             for name in order:
-                note(figures, name, rate=await rate(savers[name], CASE, work, f".{number}"))
-        for saver in savers.values():
+                note(figures, name, **await save(*savers[name], CASE, work, f".{number}"))
+        for saver, _ in savers.values():
             await saver.ask("close")
     return figures
 
 
-async def rate(saver: Client, case: Case, work: dict[str, Any], suffix: str) -> float:
-    """Save a case's conversations under names of their own, and return saves a second."""
+async def save(saver: Client, serving: Server, case: Case, work: dict[str, Any], suffix: str) -> dict[str, float]:
+    """Save a case's conversations under names of their own.
+
+    Returns saves a second, and the seconds that the server's process was busy for each: these depend less on what else
+    the machine does.
+    """
     await saver.ask("take", work=work, suffix=suffix, part=0, parts=1)
+    before = busy_seconds(serving)
     saved = await saver.ask("save", in_flight=case.in_flight)
-    return float(len(saved["latencies"]) / (saved["ended"] - saved["began"]))
+    count = len(saved["latencies"])
+    return {"rate": count / (saved["ended"] - saved["began"]), "busy": (busy_seconds(serving) - before) / count}

@@ -64,11 +64,15 @@ async def test_one_stream_beside_many(cluster: Cluster, tmp_path: Path) -> None:
     assert set(figures[streams.IDLE]) == {"bytes", "seconds"}
 
 
+@pytest.mark.timeout(300)  # a score of processes
 async def test_saves_are_measured_while_others_watch(cluster: Cluster, tmp_path: Path) -> None:
     figures = (await measured(cluster, "watch:saves", tmp_path)).figures
 
     assert set(figures) == set(saves.variants(SIZES))
-    assert all(len(measures["rate"]) == 2 and min(measures["rate"]) > 0 for measures in figures.values())
+    assert all(
+        len(measures["rate"]) == len(measures["busy"]) == 2 and min(measures["rate"]) > 0
+        for measures in figures.values()
+    )
 
 
 async def test_saves_are_measured_with_events_and_without(cluster: Cluster, tmp_path: Path) -> None:
@@ -76,7 +80,10 @@ async def test_saves_are_measured_with_events_and_without(cluster: Cluster, tmp_
 
     # Without recorded conversations only what needs none.
     assert set(figures) == {f"synthetic:64 {name}" for name in (cost.WITH, cost.WITHOUT)}
-    assert all(len(measures["rate"]) == 2 and min(measures["rate"]) > 0 for measures in figures.values())
+    assert all(
+        len(measures["rate"]) == len(measures["busy"]) == 2 and min(measures["rate"]) > 0
+        for measures in figures.values()
+    )
 
 
 async def test_events_are_taken_out_of_a_database_once(empty_database_url: str) -> None:

@@ -76,7 +76,7 @@ def _cases(arguments: argparse.Namespace) -> list[cases.Case]:
     found = cases.parse(cases.DEFAULT)
     if arguments.corpus is None:
         print("no recorded conversations: SESSION_CORPUS is not set, see docs/benchmarks.md", flush=True)
-        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG, cases.READS)]
+        found = [case for case in found if case.work in (cases.SYNTHETIC, cases.LONG, *cases.ALONE)]
     return found
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.watching import sizes as watching
+
 CORPUS_FILES = {"coding": "swe_bench_runs.jsonl.gz", "airline": "airline_conversations.jsonl.gz"}
 """In the folder of SESSION_CORPUS; benchmarks.convert writes them."""
 SYNTHETIC = "synthetic"
@@ -22,12 +24,17 @@ WAVES = 10
 which the next one uses: after one wave alone that would be most of what is stored."""
 DEFAULT = (
     "coding:1,coding:16,coding:16p,airline:1,airline:16,airline:16p,"
-    "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled,coding:16:packed,airline:16:packed"
+    "synthetic:1,synthetic:64,synthetic:256,long:1,reads,coding:16:prefilled,airline:16:prefilled,coding:16:packed,"
+    "airline:16:packed," + ",".join(watching.CASES)
 )
 SYNTAX = (
-    "reads or WORK:IN_FLIGHT[p][:prefilled|:packed], WORK one of coding, airline, synthetic, long or a file;"
-    " p: as many client processes"
+    f"reads, {', '.join(watching.CASES)}, or WORK:IN_FLIGHT[p][:prefilled|:packed], WORK one of coding, airline,"
+    " synthetic, long or a file; p: as many client processes"
 )
+ALONE = (READS, *watching.CASES)
+"""Cases that are written alone, and measure this service only."""
+COST_CASES = "synthetic:64,coding:16"
+"""What is saved in the case that tells what events cost; the second with recorded conversations only."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Case:
     """One measurement's circumstances."""
 
     work: str
-    """A key of CORPUS_FILES, SYNTHETIC, LONG, READS, or the path of a file."""
+    """A key of CORPUS_FILES, SYNTHETIC, LONG, one of ALONE, or the path of a file."""
     in_flight: int
     """Sessions saved at the same time."""
     processes: int = 1
@@ -46,8 +53,8 @@ class Case:
 
     def __str__(self) -> str:
         """Return the case as it is written on the command line, a file by its name only."""
-        if self.work == READS:
-            return READS
+        if self.work in ALONE:
+            return self.work
         processes = "p" if self.processes > 1 else ""
         return f"{Path(self.work).name}:{self.in_flight}{processes}" + self._kind
 
@@ -73,8 +80,8 @@ def parse(text: str) -> list[Case]:
 
 
 def _parse(text: str) -> Case:
-    if text == READS:
-        return Case(READS, in_flight=1)
+    if text in ALONE:
+        return Case(text, in_flight=1)
     found = re.fullmatch(r"(.+?):([1-9]\d*)(p?)(:prefilled|:packed)?", text)
     if not found or (found[3] and found[4] == ":packed"):
         raise ValueError(f"{text!r} is not {SYNTAX}")
@@ -89,7 +96,7 @@ def work_of(case: Case, corpus: Path | None, limit: int, synthetic_messages: int
         # One at a time takes longest: fewer do.
         count = synthetic_messages if case.in_flight > 1 else synthetic_messages // 4
         return _synthetic(count, SYNTHETIC_SESSION, seed=case.in_flight)
-    if case.work == READS:
+    if case.work in ALONE:
         return {}
     if case.work == LONG:
         return _synthetic(LONG_SESSION, LONG_SESSION, seed=0)

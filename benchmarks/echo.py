@@ -1,19 +1,21 @@
-"""What one unary call costs: a gRPC server that sends bytes back, on the event loop that the service uses."""
+"""What a call costs, or a message of a stream: a gRPC server that sends bytes back, on the service's event loop."""
 
 import asyncio
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
 
 import grpc
 from session_service import event_loop
 
 ECHO = "/benchmarks.Echo/Echo"
 AGAIN = "/benchmarks.Echo/Again"
+STREAM = "/benchmarks.Echo/Stream"
 
 
 class Echo:
-    """Two methods on bytes, without messages in between."""
+    """Methods on bytes, without messages in between."""
 
     def __init__(self) -> None:
         self._last = b""
@@ -27,13 +29,17 @@ class Echo:
         """Answer with what came last: the bytes cross in one direction only."""
         return self._last
 
+    async def stream(self, requests: AsyncIterator[bytes], context: object) -> AsyncIterator[bytes]:
+        """Answer each message with itself."""
+        async for request in requests:
+            yield request
+
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods for a server."""
         methods = {"Echo": self.echo, "Again": self.again}
-        return grpc.method_handlers_generic_handler(
-            "benchmarks.Echo",
-            {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()},
-        )
+        handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
+        handlers["Stream"] = grpc.stream_stream_rpc_method_handler(self.stream)
+        return grpc.method_handlers_generic_handler("benchmarks.Echo", handlers)
 
 
 async def _serve() -> None:

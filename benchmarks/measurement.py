@@ -11,8 +11,9 @@ from typing import Any
 from benchmarks import stores
 from benchmarks.cases import LONG, LONG_PARTS, WAVES, Case, ReadSizes
 from benchmarks.database import Cluster
-from benchmarks.processes import Client, clients, echo, pack, relay, server
+from benchmarks.processes import Client, clients, echo, pack, relay
 from benchmarks.results import Packing, Reading, Result
+from benchmarks.servers import server
 
 PREFILL_IN_FLIGHT = 64
 READER = "ours"
@@ -163,7 +164,8 @@ class Laboratory:
         async with AsyncExitStack() as stack:
             target = ""
             if store in stores.OURS:
-                target = await stack.enter_async_context(server(dsn, packing=store in stores.PACKING))
+                started = await stack.enter_async_context(server(dsn, packing=store in stores.PACKING))
+                target = started.address
             elif store in stores.RELAYS:
                 target = await stack.enter_async_context(relay(dsn))
             yield await _open(await stack.enter_async_context(clients(store, count)), dsn, target)

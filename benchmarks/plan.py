@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pack_report, stores
-from benchmarks.cases import LONG, READS, Case, ReadSizes, work_of
+from benchmarks.cases import ALONE, LONG, READS, Case, ReadSizes, work_of
 from benchmarks.database import Cluster
 from benchmarks.measurement import READER, Laboratory
 from benchmarks.processes import ProcessFailed
 from benchmarks.results import Reading, Result, Run, machine
+from benchmarks.watching import measurement as watching
+from benchmarks.watching import report as watch_report
+from benchmarks.watching.sizes import Sizes as WatchSizes
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Plan:
     prefill_stores: Sequence[str] = ()
     """Prefilled cases measure these: it takes a store long to get there by its own means."""
     reads: ReadSizes = field(default_factory=ReadSizes)
+    watching: WatchSizes = field(default_factory=WatchSizes)
 
     def work(self, case: Case) -> dict[str, Any]:
         """Return what a worker's `take` needs; raises ValueError."""
@@ -37,7 +41,7 @@ class Plan:
 
     def stores_of(self, case: Case, ready: Sequence[str]) -> list[str]:
         """Return who takes part in a case that saves."""
-        if case.work == READS or case.packed:
+        if case.work in ALONE or case.packed:
             return []
         left_out = stores.WHOLE_STATE if case.work == LONG else frozenset[str]()
         chosen = self.prefill_stores if case.prefilled else ready
@@ -72,19 +76,26 @@ async def carry_out(
                 run.results.append(result)
                 run.write(results)
                 tell(_line(result))
-            if case.work == READS and READER in ready:
-                reading = await laboratory.read(case, plan.reads, number)
-                run.reads.append(reading)
+            if (case.work in ALONE or case.packed) and READER in ready:
+                told = await _measure_alone(plan, laboratory, run, case, number)
                 run.write(results)
-                tell(_reading_line(reading))
-            if case.packed and READER in ready:
-                packing = await laboratory.pack(case, work, number)
-                run.packings.append(packing)
-                run.write(results)
-                tell(pack_report.line(packing))
+                tell(told)
     for database in (*laboratory.templates.values(), *laboratory.prefilled.values()):
         await cluster.drop(database)
     return run
+
+
+async def _measure_alone(plan: Plan, laboratory: Laboratory, run: Run, case: Case, number: int) -> str:
+    """Measure a case of this service only, add it to the run, and return a line that tells of it."""
+    if case.work == READS:
+        run.reads.append(await laboratory.read(case, plan.reads, number))
+        return _reading_line(run.reads[-1])
+    if case.packed:
+        run.packings.append(await laboratory.pack(case, plan.work(case), number))
+        return pack_report.line(run.packings[-1])
+    template = laboratory.templates[READER]
+    run.watchings.append(await watching.measure(laboratory.cluster, template, case, plan.watching, plan.work, number))
+    return watch_report.line(run.watchings[-1])
 
 
 async def _prepare(plan: Plan, laboratory: Laboratory, run: Run, tell: Callable[[str], None]) -> list[str]:
@@ -127,5 +138,6 @@ def _line(result: Result) -> str:
 
 
 def _reading_line(reading: Reading) -> str:
-    times = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in reading.seconds.items())
+    found = reading.seconds | {f"packed {name}": reading.packed_seconds[name] for name in ("get", "restore")}
+    times = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in found.items())
     return f"round {reading.round}  {reading.case:24} {times}"

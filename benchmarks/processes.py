@@ -1,4 +1,4 @@
-"""The processes of a measurement: clients, and the service's server."""
+"""The processes of a measurement: those that answer commands, and those that listen."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 1800.0
@@ -30,8 +27,9 @@ class ProcessFailed(Exception):
 class Process:
     """A Python module run as a child; what it says on stderr is kept for errors."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, module: str, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
+        self.module = module
         self.process = process
         self.said: deque[str] = deque(maxlen=30)
         self.changed = asyncio.Condition()
@@ -41,6 +39,7 @@ class Process:
     async def start(cls, module: str, *arguments: str) -> "Process":
         """Start `python -m module` with this program's Python and import path."""
         return cls(
+            module,
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, *arguments),
                 stdin=asyncio.subprocess.PIPE,
@@ -50,7 +49,7 @@ class Process:
                 env=environment(),
                 limit=_LINE_LIMIT,
                 start_new_session=True,  # a ctrl-C is for this program, which stops its children in order
-            )
+            ),
         )
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
@@ -104,31 +103,23 @@ class Client:
 
 
 @asynccontextmanager
-async def clients(store: str, count: int = 1) -> AsyncIterator[Sequence[Client]]:
-    """Run client processes of a store."""
+async def workers(module: str, count: int = 1) -> AsyncIterator[Sequence[Client]]:
+    """Run processes of a module that answers commands."""
     async with contextlib.AsyncExitStack() as stack:
         started = []
         for _ in range(count):
-            process = await Process.start("benchmarks.worker")
+            process = await Process.start(module)
             stack.push_async_callback(process.stop)
             started.append(Client(process))
-        await asyncio.gather(*(client.ask("make", name=store) for client in started))
         yield started
 
 
 @asynccontextmanager
-async def server(dsn: str, *, packing: bool = False) -> AsyncIterator[str]:
-    """Run the service on a database, and give its address once it is SERVING.
-
-    With its default settings, but for housekeeping: that would now and then be measured together with something else.
-    So it is off or, with `packing`, at work all the time within its default budget.
-    """
-    housekeeping = "--pack-after=0" if packing else "--housekeeping-budget=0"
-    flags = ("--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--log-format=json", housekeeping)
-    async with _listening("session_service", "serve", f"--database-url={dsn}", *flags) as address:
-        async with asyncio.timeout(READY_TIMEOUT):
-            await _wait_until_serving(address)
-        yield address
+async def clients(store: str, count: int = 1) -> AsyncIterator[Sequence[Client]]:
+    """Run client processes of a store."""
+    async with workers("benchmarks.worker", count) as started:
+        await asyncio.gather(*(client.ask("make", name=store) for client in started))
+        yield started
 
 
 async def pack(dsn: str) -> dict[str, Any]:
@@ -148,48 +139,37 @@ async def pack(dsn: str) -> dict[str, Any]:
 @asynccontextmanager
 async def relay(dsn: str) -> AsyncIterator[str]:
     """Run benchmarks.relay on a database, and give its address."""
-    async with _listening("benchmarks.relay", dsn) as address:
-        yield address
+    async with listening("benchmarks.relay", dsn) as process:
+        yield await address_of(process)
 
 
 @asynccontextmanager
 async def echo() -> AsyncIterator[str]:
     """Run benchmarks.echo, and give its address."""
-    async with _listening("benchmarks.echo") as address:
-        yield address
+    async with listening("benchmarks.echo") as process:
+        yield await address_of(process)
 
 
 @asynccontextmanager
-async def _listening(module: str, *arguments: str) -> AsyncIterator[str]:
-    """Run a module that logs where it listens, as the service does, and give the address."""
+async def listening(module: str, *arguments: str) -> AsyncIterator[Process]:
+    """Run a module that logs where it listens, as the service does."""
     process = await Process.start(module, *arguments)
     try:
-        async with asyncio.timeout(READY_TIMEOUT):
-            address = await _address(process)
-        yield address
+        yield process
     finally:
         await process.stop()
 
 
-async def _address(process: Process) -> str:
-    async with process.changed:
+async def address_of(process: Process, event: str = "listening") -> str:
+    """Wait until a process says where it listens; raises ProcessFailed."""
+    async with asyncio.timeout(READY_TIMEOUT), process.changed:
         while True:
             for line in process.said:
-                if '"event": "listening"' in line:
+                if f'"event": "{event}"' in line:
                     return str(json.loads(line)["address"])
             if process.ended or process.process.returncode is not None:
-                raise ProcessFailed(f"the server did not start:\n{process.last_words()}")
+                raise ProcessFailed(f"{process.module} did not start:\n{process.last_words()}")
             await process.changed.wait()
-
-
-async def _wait_until_serving(address: str) -> None:
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        watch = stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)
-        async for answer in watch:
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                watch.cancel()
-                return
 
 
 def environment() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The tables of the case `reads`: times beside what they are made of, and what PostgreSQL looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.results import Reading
 from benchmarks.tables import NONE, Table, spread
 
+Seconds = Mapping[str, float]
 PARTS = {
     "get": ("select", "echo"),
     "restore": ("select", "echo", "commit"),
@@ -32,26 +33,34 @@ def heading(reading: Reading) -> str:
 
 def times(readings: Sequence[Reading]) -> Table:
     """Return medians over the rounds, and ratios within the same round."""
+    seconds, limit = [reading.seconds for reading in readings], readings[0].message_limit
+    # Files of earlier programs have none.
+    packed = [reading.packed_seconds for reading in readings if reading.packed_seconds]
+    return [
+        ("", "median over the rounds"),
+        *((f"{NAMES[name]}, ms", _milliseconds(seconds, name)) for name in NAMES),
+        *((f"{NAMES[name]} packed, ms", _milliseconds(packed, name)) for name in PARTS if packed),
+        *_by_parts(seconds, ""),
+        *(_by_parts(packed, " packed") if packed else ()),
+        (f"RestoreSession of {readings[0].long_messages} messages, ms", _milliseconds(seconds, "long")),
+        (f"the same, message_limit={limit}, ms", _milliseconds(seconds, "limited")),
+        (f"message_limit={limit} by all messages", _ratio(seconds, "limited", ("long",))),
+    ]
 
-    def milliseconds(name: str) -> str:
-        return spread([1000 * reading.seconds[name] for reading in readings], "{:.2f}")
 
-    def ratio(name: str, parts: Sequence[str]) -> str:
-        return spread([one.seconds[name] / sum(one.seconds[part] for part in parts) for one in readings], "{:.2f}")
-
-    limit = readings[0].message_limit
-    rows = [("", "median over the rounds")]
-    rows += [(f"{NAMES[name]}, ms", milliseconds(name)) for name in NAMES]
+def _by_parts(seconds: Sequence[Seconds], kind: str) -> Iterator[tuple[str, str]]:
     for name, parts in PARTS.items():
         for chosen in (parts, tuple(ONE_WAY.get(part, part) for part in parts)):
             label = " + ".join(NAMES[part] for part in chosen)
-            rows.append((f"{NAMES[name]} by {label}", ratio(name, chosen)))
-    return [
-        *rows,
-        (f"RestoreSession of {readings[0].long_messages} messages, ms", milliseconds("long")),
-        (f"the same, message_limit={limit}, ms", milliseconds("limited")),
-        (f"message_limit={limit} by all messages", ratio("limited", ("long",))),
-    ]
+            yield f"{NAMES[name]}{kind} by {label}", _ratio(seconds, name, chosen)
+
+
+def _milliseconds(seconds: Sequence[Seconds], name: str) -> str:
+    return spread([1000 * one[name] for one in seconds], "{:.2f}")
+
+
+def _ratio(seconds: Sequence[Seconds], name: str, parts: Sequence[str]) -> str:
+    return spread([one[name] / sum(one[part] for part in parts) for one in seconds], "{:.2f}")
 
 
 def scans(reading: Reading) -> Table:

@@ -1,4 +1,4 @@
-"""Times reads of a session that was saved message by message, in turns with what such a read is made of."""
+"""Times reads of a session, saved message by message and then packed, in turns with what such a read is made of."""
 
 import random
 import time
@@ -15,6 +15,7 @@ from agent_sessions.connection import DEFAULT_CHANNEL_OPTIONS
 from benchmarks import corpus, explain, load
 from benchmarks.cases import SYNTHETIC_BYTES, ReadSizes
 from benchmarks.echo import AGAIN, ECHO
+from benchmarks.processes import pack
 
 WARM_UP = 20
 """Repetitions before those that count."""
@@ -37,7 +38,7 @@ Call = Callable[[], Awaitable[Any]]
 
 
 async def measure(store: Any, dsn: str, echo: str, sizes: ReadSizes) -> dict[str, Any]:
-    """Save two sessions, read them in all ways; returns fields of a Reading.
+    """Save two sessions, read them in all ways, pack them and read the shorter one again; returns fields of a Reading.
 
     The store is ours, and open.
     """
@@ -52,29 +53,34 @@ async def measure(store: Any, dsn: str, echo: str, sizes: ReadSizes) -> dict[str
         send, again = channel.unary_unary(ECHO), channel.unary_unary(AGAIN)
         assert await send(data) == await again(b"") == data
         assert [row["data"] for row in await direct.fetch(SELECT, 1)] == rows
-        seconds = await _in_turns(
-            {
-                "get": lambda: client.get_revision(short.agent_id, short.session_name),
-                "restore": lambda: client.restore(short.agent_id, short.session_name),
-                "select": lambda: direct.fetch(SELECT, 1),
-                "echo": lambda: send(data),
-                "again": lambda: again(b""),
-                "commit": lambda: direct.execute(COMMIT),
-            },
-            sizes.repetitions,
-        )
-    seconds |= await _in_turns(
+        calls: Mapping[str, Call] = {
+            "get": lambda: client.get_revision(short.agent_id, short.session_name),
+            "restore": lambda: client.restore(short.agent_id, short.session_name),
+            "select": lambda: direct.fetch(SELECT, 1),
+            "echo": lambda: send(data),
+            "again": lambda: again(b""),
+            "commit": lambda: direct.execute(COMMIT),
+        }
+        seconds = await _in_turns(calls, sizes.repetitions)
+        seconds |= await _long(client, long, sizes)
+        plans = {
+            "long": await explain.read(dsn, long.agent_id, long.session_name, 0),
+            "limited": await explain.read(dsn, long.agent_id, long.session_name, sizes.message_limit),
+        }
+        assert (await pack(dsn))["messages"] >= sizes.messages
+        packed_seconds = await _in_turns(calls, sizes.repetitions)
+        load.compare(short, await store.revision(short, sizes.messages))
+    return {"payload_bytes": len(data), "seconds": seconds, "plans": plans, "packed_seconds": packed_seconds}
+
+
+async def _long(client: SessionClient, long: corpus.Conversation, sizes: ReadSizes) -> dict[str, float]:
+    return await _in_turns(
         {
             "long": lambda: client.restore(long.agent_id, long.session_name),
             "limited": lambda: client.restore(long.agent_id, long.session_name, message_limit=sizes.message_limit),
         },
         sizes.long_repetitions,
     )
-    plans = {
-        "long": await explain.read(dsn, long.agent_id, long.session_name, 0),
-        "limited": await explain.read(dsn, long.agent_id, long.session_name, sizes.message_limit),
-    }
-    return {"payload_bytes": len(data), "seconds": seconds, "plans": plans}
 
 
 def _session(length: int) -> corpus.Conversation:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from benchmarks import pack_report, read_report, stores
 from benchmarks.results import Result, Run
 from benchmarks.tables import NONE, Table, markdown, plain, spread
+from benchmarks.watching import report as watch_report
 
 REFERENCE = "floor"
 OURS = "ours"
@@ -127,6 +128,9 @@ def sections(run: Run) -> list[tuple[str, list[Table]]]:
         packings = [packing for packing in run.packings if packing.case == case]
         tables = [pack_report.summary(packings), pack_report.parts(packings[-1])]
         found.append((f"{pack_report.heading(packings[-1])}{_rounds(run, case)}", tables))
+    for case in dict.fromkeys(watching.case for watching in run.watchings):
+        watchings = [watching for watching in run.watchings if watching.case == case]
+        found.append((f"{watch_report.heading(watchings[-1])}{_rounds(run, case)}", [watch_report.table(watchings)]))
     return found
 
 

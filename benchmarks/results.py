@@ -59,6 +59,8 @@ class Reading:
     """By what was timed, see benchmarks.reads."""
     plans: dict[str, dict[str, list[int]]]
     """Of the service's statement on the long session: rows and buffers by table and index."""
+    packed_seconds: dict[str, float] = field(default_factory=dict)
+    """The same as `seconds`, of the shorter session, after it was packed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,18 @@ class Packing:
     """Each restored after the last wave, and equal to what was saved."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """One round of a case of watching. Times in seconds, sizes in bytes."""
+
+    round: int
+    case: str
+    sizes: dict[str, int]
+    """See benchmarks.watching.sizes."""
+    figures: dict[str, dict[str, list[float]]]
+    """Of each variant each measure; what has the same place in a list was measured in the same turn."""
+
+
 @dataclass
 class Run:
     """All measurements of one run or of several into the same file, and where they were made."""
@@ -101,10 +115,16 @@ class Run:
     results: list[Result] = field(default_factory=list)
     reads: list[Reading] = field(default_factory=list)
     packings: list[Packing] = field(default_factory=list)
+    watchings: list[Watching] = field(default_factory=list)
 
     def rounds(self, case: str) -> int:
         """Return how many rounds of a case were begun."""
-        measured: list[Result | Reading | Packing] = [*self.results, *self.reads, *self.packings]
+        measured: list[Result | Reading | Packing | Watching] = [
+            *self.results,
+            *self.reads,
+            *self.packings,
+            *self.watchings,
+        ]
         return max((one.round for one in measured if one.case == case), default=0)
 
     def describe(self, store: str, description: dict[str, str]) -> None:
@@ -142,6 +162,7 @@ class Run:
             "results": [Result(**result) for result in found["results"]],
             "reads": [Reading(**reading) for reading in found["reads"]],
             "packings": [Packing(**packing) for packing in found.get("packings", ())],
+            "watchings": [Watching(**watching) for watching in found.get("watchings", ())],
         }
         return cls(**(found | measured))
 

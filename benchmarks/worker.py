@@ -1,24 +1,17 @@
-"""A client process: takes commands as JSON lines on stdin, answers each with one on stdout.
+"""A client process that saves and restores; see benchmarks.commands.
 
 Each measurement has processes of its own, so that no store inherits another's
 imports, garbage or connections.
 """
 
-import asyncio
-import json
-import os
-import sys
-import traceback
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
 
-from benchmarks import corpus, load, stores
+from benchmarks import commands, corpus, load, stores
 from benchmarks.cases import ReadSizes
+from benchmarks.commands import Answer
 from benchmarks.stores.base import Access, Store
-
-Answer = dict[str, Any]
 
 
 class Worker:
@@ -81,28 +74,5 @@ def conversations(work: Answer) -> list[corpus.Conversation]:
     return corpus.synthetic(**work)
 
 
-async def _serve(commands: TextIO, answers: TextIO) -> None:
-    worker = None
-    while line := await asyncio.to_thread(commands.readline):
-        asked = json.loads(line)
-        command = asked.pop("command")
-        try:
-            if command == "make":
-                worker, answer = Worker(**asked), Answer()
-            else:
-                answer = await getattr(worker, command)(**asked)
-        except Exception as failed:
-            traceback.print_exc()
-            answer = {"failed": f"{type(failed).__name__}: {failed}"}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def main() -> None:
-    """Answer commands until stdin ends. What libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    asyncio.run(_serve(sys.stdin, answers))
-
-
 if __name__ == "__main__":
-    main()
+    commands.answer(Worker)

@@ -84,7 +84,8 @@ async def test_reads_are_measured_beside_their_parts(postgres: PostgresCluster, 
     assert [reading.round for reading in run.reads] == [1, 2]
     for reading in run.reads:
         assert set(reading.seconds) == {"get", "restore", "select", "echo", "again", "commit", "long", "limited"}
-        assert min(reading.seconds.values()) > 0
+        assert set(reading.packed_seconds) == {"get", "restore", "select", "echo", "again", "commit"}
+        assert min(*reading.seconds.values(), *reading.packed_seconds.values()) > 0
         for name, messages in (("long", sizes.long_messages), ("limited", sizes.message_limit)):
             scans = reading.plans[name]
             # In a table as small as this one PostgreSQL may read more than it needs.
@@ -95,6 +96,7 @@ async def test_reads_are_measured_beside_their_parts(postgres: PostgresCluster, 
     assert Run.read(tmp_path / "results.json").reads == run.reads
     for written in (report.text(run), report.document(run)):
         assert "GetRevision by SELECT + echo" in written
+        assert "GetRevision packed by SELECT + echo" in written
         assert "message_limit=5: rows" in written
 
 

@@ -275,6 +275,7 @@ def test_metrics(server: ServerFactory, database_url: str) -> None:
         stub = SessionServiceStub(channel)
         save(stub)
         watch = Watch(stub).created()
+        watch.bookmark()  # from now on the feed reads for it
         restore(stub)
         watch.event()
         watch.bookmark()

@@ -24,8 +24,8 @@ failover."""
 HELD_PAUSE = 0.002
 """Seconds until the first look for events that a running transaction holds back: most run for milliseconds."""
 
-SAVES_APART = 0.01
-"""Seconds between reads that only saves ask for: under load each flush would ask for one."""
+SAVES_APART = 0.02
+"""Seconds between reads that only saves ask for: under load each flush would ask for one, at the saves' cost."""
 
 RETRY_PAUSE = 0.5
 """Seconds until the database is asked again."""

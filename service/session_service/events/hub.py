@@ -141,7 +141,7 @@ class Hub:
         self._joining.remove(joining)
         if joining.start.done():  # it has gone meanwhile
             return
-        joining.subscription.is_following = True
+        joining.subscription.is_following = joining.subscription.has_followed = True
         self._routes.setdefault(joining.subscription.route, set()).add(joining.subscription)
         joining.start.set_result(self.cursor)
 

@@ -38,6 +38,8 @@ class Subscription:
         """A watch "from now on" gets nothing that had been committed then."""
         self.is_following = False
         """Whether the hub puts in what it publishes."""
+        self.has_followed = False
+        """Whether the hub ever put anything in."""
         self.is_counted = False
         """Whether the hub wants its types because of it."""
         self.overflowed = False

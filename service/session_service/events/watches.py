@@ -40,6 +40,7 @@ class Watches:
         """`log`: for the watches that read by themselves."""
         self._hub = hub
         self._log = log
+        self._tail = _SharedTail(log)
         self._limits = limits or WatchLimits()
         self._observer = observer or SilentWatchObserver()
         self._closing = False
@@ -111,7 +112,7 @@ class Watches:
     async def _begin(self, subscription: Subscription, resume_token: bytes) -> None:
         """Find the place from which on events are wanted."""
         await self._hub.wait_until_started()
-        page = await self._log.tail()
+        page = await self._tail.read()
         self._hub.check_identity(page)
         if not resume_token:
             subscription.position, subscription.opened = page.end, page
@@ -127,6 +128,9 @@ class Watches:
     async def _replay(self, subscription: Subscription) -> AsyncIterator[Delivery]:
         """What the log has after the watch's place; ends when the watch is following, with nothing missing."""
         start: Position | None = None
+        if subscription.opened is not None and not subscription.has_followed:
+            # From now on: the feed is hardly ever further than that.
+            start = await self._hub.join(subscription)
         while start is None or subscription.position < start:
             page = await self._log.read(subscription.position, subscription.wanted, start)
             self._hub.check_identity(page)
@@ -190,3 +194,29 @@ class Watches:
             " oldest_resume_token",
             {"field": "resume_token", "oldest_resume_token": oldest},
         )
+
+
+class _SharedTail:
+    """Reads the log's end once for all that ask for it before the statement is sent."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[LogPage] | None = None
+
+    async def read(self) -> LogPage:
+        """The end of the log, as it is at some time after the call."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+            self._next.add_done_callback(_seen)  # though nobody may be there any more to see how it ended
+        return await asyncio.shield(self._next)
+
+    async def _read(self) -> LogPage:
+        async with self._turn:
+            self._next = None  # who asks from now on may know of what this one does not see
+            return await self._log.tail()
+
+
+def _seen(task: "asyncio.Task[LogPage]") -> None:
+    if not task.cancelled():
+        task.exception()

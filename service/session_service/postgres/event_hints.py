@@ -16,7 +16,7 @@ CHANNEL = "session_events"
 SAVES, OTHERS = "saves", "others"
 """Payloads: what was written."""
 
-SAVES_APART = 0.01
+SAVES_APART = 0.02
 """Seconds between two notifications of nothing but saves. A notification takes a lock of the whole cluster, and wakes
 every server."""
 

@@ -361,8 +361,8 @@ class SessionServiceServicer(object):
         disconnect, with any server, for as long as events are kept (7 days, a server
         setting). One that is older is OUT_OF_RANGE, reason CURSOR_EXPIRED, with the
         oldest token that would do in the metadata (oldest_resume_token, base64): list
-        what you need, then go on from there. The same if the database was restored into another
-        PostgreSQL cluster. After a failover to a replica some events may come again: an
+        what you need, then go on from there. The same if the database was restored into
+        another PostgreSQL cluster, or from an old copy that has not come as far. After a failover to a replica some events may come again: an
         event is delivered at least once, and event_id tells a repeat.
 
         A reader that does not keep up is given what it missed from the log, at its

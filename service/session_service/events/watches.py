@@ -121,7 +121,7 @@ class Watches:
             position = resolve(self._hub.tokens.place(resume_token), page.identity)
         except LookupError:
             raise interrupted() from None
-        if position is None or position < page.horizon:
+        if position is None or position < page.horizon or _is_beyond(position, page):
             raise self._expired(page)
         subscription.position = position
 
@@ -215,6 +215,11 @@ class _SharedTail:
         async with self._turn:
             self._next = None  # who asks from now on may know of what this one does not see
             return await self._log.tail()
+
+
+def _is_beyond(position: Position, tail: LogPage) -> bool:
+    """Whether a place, which is always an event's, is one that this log has not come to: an old copy of the database."""
+    return position > tail.horizon and position.xid >= tail.xmax
 
 
 def _seen(task: "asyncio.Task[LogPage]") -> None:

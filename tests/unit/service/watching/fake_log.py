@@ -41,6 +41,10 @@ class FakeLog:
         self._next_seq = 1
         self._running: dict[int, list[Event]] = {}
 
+    def go_on_after(self, position: Position) -> None:
+        """Give out only numbers above a place's."""
+        self._next_xid, self._next_seq = position.xid, position.seq + 1
+
     def begin(self) -> int:
         """Begin a transaction; returns its number."""
         self._next_xid += 1

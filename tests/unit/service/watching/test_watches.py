@@ -249,6 +249,17 @@ async def test_a_token_of_another_cluster_is_expired() -> None:
         assert isinstance((await watching(place, token=token)).error, CursorExpired)
 
 
+async def test_a_token_from_the_future_of_an_old_copy_is_expired() -> None:
+    log = FakeLog()
+    log.add(5)
+    async with room(log) as place:
+        token = (await watching(place)).token
+    copy = FakeLog()
+    copy.add(3)
+    async with room(copy) as place:
+        assert isinstance((await watching(place, token=token)).error, CursorExpired)
+
+
 async def test_a_token_of_an_earlier_timeline_goes_back_to_where_the_next_one_began() -> None:
     log = FakeLog()
     before = log.add(4)
@@ -256,15 +267,12 @@ async def test_a_token_of_an_earlier_timeline_goes_back_to_where_the_next_one_be
         token = (await watching(place)).token  # after all four
     promoted = FakeLog()
     promoted.committed = [*before]
+    promoted.go_on_after(before[-1].position)
+    # The failovers were noted when the first two, then the first three, had been read everywhere.
     promoted.identity = LogIdentity(SYSTEM, 3, ((2, before[1].position), (3, before[2].position)), SECRET)
-    promoted.begin()
     async with room(promoted) as place:
         watcher = await watching(place, token=token)
         assert watcher.error is None
-        # The failovers were noted when the first two, then the first three, had been read everywhere.
-        for xid in [*promoted._running]:
-            promoted.commit(xid)
-        promoted._next_xid = 2000
         later = promoted.add()
         hint(place)
         assert ids(await watcher.got(3)) == ids([*before[2:], *later])

@@ -218,7 +218,7 @@ class _SharedTail:
 
 
 def _is_beyond(position: Position, tail: LogPage) -> bool:
-    """Whether a place, which is always an event's, is one that this log has not come to: an old copy of the database."""
+    """Whether a place, which is always an event's, is one that this log has not come to: an old copy's."""
     return position > tail.horizon and position.xid >= tail.xmax
 
 

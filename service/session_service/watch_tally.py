@@ -1,5 +1,6 @@
 """What is counted of watching, in plain numbers where there is one for each delivery: see `save_tally`."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -39,6 +40,13 @@ class WatchTally(Collector):
             "How long the oldest running transaction of the PostgreSQL cluster has held back the events after it.",
             registry=registry,
         )
+        self._read_at = time.monotonic()
+        age = Gauge(
+            "session_service_feed_age_seconds",
+            "Time since the feed last read the log: about --event-poll-interval at most while all is well.",
+            registry=registry,
+        )
+        age.set_function(lambda: time.monotonic() - self._read_at)
         registry.register(self)
 
     def watches(self, count: int) -> None:
@@ -60,6 +68,7 @@ class WatchTally(Collector):
 
     def feed_read(self, events: int, seconds: float) -> None:
         """See WatchObserver."""
+        self._read_at = time.monotonic()
         self._feed_events.inc(events)
         self._feed_seconds.observe(seconds)
 

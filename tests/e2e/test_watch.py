@@ -196,6 +196,7 @@ def test_only_what_was_asked_for(pair: tuple[Any, Any]) -> None:
         ({"agent_id": "a", "session_name": "\x1f"}, "session_name", "U+001F"),
         ({"types": [2, 0]}, "types[1]", "1, 2, 3, 4, got 0"),
         ({"types": [9]}, "types[0]", "got 9"),
+        ({"types": [2] * 65}, "types", "at most 64 entries, got 65"),
     ],
 )
 def test_bad_requests(stub: Any, request_fields: dict[str, Any], field: str, told: str) -> None:

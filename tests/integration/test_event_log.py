@@ -178,6 +178,27 @@ async def test_a_lost_connection_is_made_again(log: PostgresEventLog, owner: asy
     assert ids((await log.read(START, ALL)).events) == [added]
 
 
+async def test_an_old_copy_in_the_place_of_the_database_is_noticed(
+    log: PostgresEventLog, owner: asyncpg.Connection
+) -> None:
+    for _ in range(2):
+        await add(owner)
+    page = await log.read(START, ALL)
+    assert not page.is_older
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid();"
+    )
+    assert not (await log.read(page.end, ALL)).is_older
+    await owner.execute("DELETE FROM session_events WHERE (xid, seq) = ($1, $2)", *page.end)
+    assert not (await log.read(page.end, ALL)).is_older, "the connection is the same"
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid();"
+    )
+    assert (await log.read(page.end, ALL)).is_older
+
+
 async def test_the_log_is_told_where_it_is(log: PostgresEventLog, owner: asyncpg.Connection) -> None:
     assert await owner.fetchval(HERE) == [None, None]
     identity = (await log.tail()).identity

@@ -9,6 +9,8 @@ from session_service.sessions.errors import InvalidField
 from session_service.sessions.events import Delivery, Event, EventFilter, EventType
 from session_service.sessions.model import Tenant
 
+MAX_TYPES = 64
+"""Entries of a request: more than there are types, few enough to be looked at one by one."""
 _TYPES = {int(kind): kind for kind in EventType}
 _DEFAULT = frozenset({EventType.RESTORED})
 
@@ -19,6 +21,8 @@ def wanted(request: session_service_pb2.WatchSessionsRequest, tenant: Tenant) ->
     session_name = fields.optional_name("session_name", request.session_name)
     if session_name and not agent_id:
         raise InvalidField("agent_id", "is required with session_name")
+    if len(request.types) > MAX_TYPES:
+        raise InvalidField("types", f"at most {MAX_TYPES} entries", len(request.types))
     types = frozenset(fields.known(f"types[{index}]", number, _TYPES) for index, number in enumerate(request.types))
     return EventFilter(types or _DEFAULT, tenant, agent_id, session_name)
 

@@ -108,9 +108,9 @@ class Feed:
         except BaseException:
             self._sink.failed()
             raise
-        if page.identity != before.identity or before.end < page.horizon:
+        if page.identity != before.identity or before.end < page.horizon or page.is_older:
             self._sink.failed()
-            _log.warning("the log is another one, or was trimmed", timeline=page.identity.timeline)
+            _log.warning("the log is another one, an older copy, or was trimmed", timeline=page.identity.timeline)
             return await self._begin()
         self._sink.publish(page)
         self._observer.feed_read(len(page.events), self._clock() - began)

@@ -9,6 +9,8 @@ the feed, and only once the feed reads all types that the watch wants); up to th
 """
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,6 +48,8 @@ class Hub:
         self._identity: LogIdentity | None = None
         self.tokens: Tokens
         """Of the log that the feed follows; there once it has started."""
+        self.published_at = -math.inf
+        """When (time.monotonic) the log was last read."""
         self.cursor = START
         """Everything up to here was put in."""
         self._being_read: frozenset[int] | None = None
@@ -97,6 +101,7 @@ class Hub:
                         delivery = Delivery(self.tokens.token(event.position), event)
                     subscription.offer(delivery)
         self.cursor = page.end
+        self.published_at = time.monotonic()
         self._let_all_in()
 
     def start(self, page: LogPage) -> None:

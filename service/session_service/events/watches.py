@@ -182,7 +182,11 @@ class Watches:
                 self._observer.dropped("slow")
                 seconds = f"{limits.send_seconds:g}"
                 subscription.end(SlowWatcher(f"the caller took no message for {seconds} s", {"limit": seconds}))
-        elif now - subscription.last_given >= limits.bookmark_seconds:
+        elif (
+            now - subscription.last_given >= limits.bookmark_seconds
+            # Else silence may mean that the log cannot be read; a caller that hears nothing tries another server.
+            and self._hub.published_at >= subscription.last_given
+        ):
             subscription.is_bookmark_due = True
             subscription.wake()
 

@@ -43,6 +43,7 @@ WHERE_AM_I = """
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint AS timeline
     FROM pg_control_system() AS c
 """
+NEWEST = "SELECT e.xid, e.seq FROM session_events AS e ORDER BY e.xid DESC, e.seq DESC LIMIT 1"
 ADOPT = "SELECT * FROM adopt_log_v1($1, $2, $3)"
 # The last event of all bounds what the snapshot saw: the numbers of later transactions may be given out again after a
 # crash (see _page).
@@ -82,7 +83,10 @@ READ = """
     ), told AS MATERIALIZED (
         SELECT log.*, (SELECT count(*) FROM looked_at) AS looked_at,
             EXISTS (
-                SELECT FROM session_events AS e WHERE e.xid >= log.xmin AND e.type = ANY ($7::smallint[])
+                -- A long transaction may hold back millions.
+                SELECT FROM (
+                    SELECT e.type FROM session_events AS e WHERE e.xid >= log.xmin ORDER BY e.xid, e.seq LIMIT $6
+                ) AS h WHERE h.type = ANY ($7::smallint[])
             ) AS held_back
         FROM log
     ), last AS MATERIALIZED (
@@ -119,6 +123,8 @@ class PostgresEventLog:
         self._turn = asyncio.Lock()
         self._connection: _Connection | None = None
         self._identity: LogIdentity
+        self._newest: Position | None = None
+        """The newest event when the connection was made, until the log is read."""
 
     async def read(self, after: Position, wanted: EventFilter, up_to: Position | None = None) -> LogPage:
         """See EventLog."""
@@ -136,7 +142,10 @@ class PostgresEventLog:
                     agent_id,
                     wanted.session_name or None,
                 )
-                return _page(self._identity, rows, after, up_to)
+                page = _page(self._identity, rows, after, up_to)
+                # Later on, places may be newer than that.
+                newest, self._newest = self._newest, None
+                return page._replace(is_older=newest is not None and after > max(newest, page.horizon))
 
     async def tail(self) -> LogPage:
         """See EventLog."""
@@ -181,6 +190,8 @@ class PostgresEventLog:
             connection = await self._database.open()
             try:
                 self._identity = await _adopt(connection, self._source)
+                newest = await connection.fetchrow(NEWEST)
+                self._newest = Position(*newest) if newest else START
             except BaseException:
                 connection.terminate()
                 raise

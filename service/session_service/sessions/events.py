@@ -96,7 +96,8 @@ class LogPage(NamedTuple):
     has_grown: bool
     """Whether there were events after the place asked for, wanted or not."""
     is_held_back: bool
-    """Whether there are events of these types that cannot be read yet, because an older transaction is running."""
+    """Whether there are events of these types that cannot be read yet, because an older transaction is running; as far
+    as the first of what is held back tells."""
     horizon: Position
     """Everything up to here has been trimmed: a reader that has not come so far has missed events."""
     xmin: int
@@ -105,6 +106,9 @@ class LogPage(NamedTuple):
     """Of the snapshot: higher than that of any transaction that had ended. A tail's: of those that logged events."""
     running: frozenset[int]
     """Of the snapshot: the transactions from xmin on that were running."""
+    is_older: bool = False
+    """Whether the log had not come as far as the place asked for when its connection was made: an old copy of the
+    database is in its place."""
 
     @property
     def watermark(self) -> Position:

@@ -33,13 +33,23 @@ class FakeLog:
         self.committed: list[Event] = []
         self.kept: list[Position] = []
         self.reads = 0
+        self.asked = 0
         self.is_down = False
+        self.is_older = False
         self._was_read = asyncio.Event()
         self._page = page
         self._delay = delay
         self._next_xid = 1000
         self._next_seq = 1
         self._running: dict[int, list[Event]] = {}
+
+    async def until_asked(self, more: int) -> None:
+        """Wait until it was asked for a page so often again, answered or not."""
+        asked = self.asked
+        async with asyncio.timeout(20):
+            while self.asked < asked + more:
+                self._was_read.clear()
+                await self._was_read.wait()
 
     def go_on_after(self, position: Position) -> None:
         """Give out only numbers above a place's."""
@@ -99,6 +109,8 @@ class FakeLog:
     async def read(self, after: Position, wanted: EventFilter, up_to: Position | None = None) -> LogPage:
         """See EventLog."""
         await self._pause()
+        self.asked += 1
+        self._was_read.set()
         if self.is_down:
             raise DatabaseUnavailable("the database cannot be reached")
         self.reads += 1
@@ -112,6 +124,7 @@ class FakeLog:
             end=up_to if is_last and up_to else looked_at[-1].position if looked_at else after,
             is_last=is_last,
             has_grown=bool(looked_at),
+            is_older=self.is_older,
             is_held_back=any(e.position > watermark and e.type in wanted.types for e in self.committed),
         )
         await self._pause()

@@ -300,6 +300,31 @@ async def test_another_log_ends_all_watches() -> None:
         await again.stop()
 
 
+async def test_an_old_copy_in_its_place_ends_all_watches() -> None:
+    log = FakeLog()
+    async with room(log) as place:
+        watcher = await watching(place)
+        log.is_older = True
+        hint(place)
+        assert isinstance(await watcher.ended(), DatabaseUnavailable)
+
+
+async def test_no_bookmark_comes_while_the_log_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("session_service.events.feed.RETRY_PAUSE", 0.01)
+    log = FakeLog()
+    async with room(log, WatchLimits(bookmark_seconds=0.02), poll=0.01) as place:
+        watcher = await watching(place)
+        await watcher.until(lambda it: it.bookmarks > 0)
+        log.is_down = True
+        await log.until_asked(5)
+        before = watcher.bookmarks
+        await log.until_asked(20)
+        assert watcher.bookmarks <= before + 1
+        log.is_down = False
+        await watcher.until(lambda it: it.bookmarks > before + 2)
+        await watcher.stop()
+
+
 async def test_a_database_that_is_away_for_a_while_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("session_service.events.feed.RETRY_PAUSE", 0.01)
     log = FakeLog()

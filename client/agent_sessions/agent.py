@@ -158,14 +158,14 @@ class LiveAgent:
     ) -> StoredRevision:
         """Do as `restore` does, without recording it: for a worker that goes on where another one stopped.
 
-        `follow` with the other one's token then applies what was restored after the revision was saved, which
-        it does not after a restore of one's own, because that is newer.
+        `follow` with the other one's token then applies all that was restored after it, whatever the clocks
+        say, which it does not after a restore of one's own, because that is newer.
         """
 
         async def read(session: Session, timeout: float) -> StoredRevision:
             def accept(stored: StoredRevision) -> None:
                 self._take_over(session, stored)
-                self._last.loaded(stored.revision)
+                self._last.loaded()
 
             return await session.load(revision=revision, checkpoint_id=checkpoint_id, accept=accept, timeout=timeout)
 

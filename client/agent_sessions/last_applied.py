@@ -25,9 +25,12 @@ class LastApplied:
         self._time, self._request_id, self._event_id = session.last_restore_time, request_id, ""
         self._has_passed = False
 
-    def loaded(self, revision: pb.Revision) -> None:
-        """Note that a revision was read without being restored: what others restored before it was saved, is in it."""
-        self._time, self._request_id, self._event_id = revision.create_time, "", ""
+    def loaded(self) -> None:
+        """Forget all: a revision was read without being restored, and whatever comes in the stream is newer.
+
+        Times would not tell: an event has that of the call's beginning, and a revision that of another clock.
+        """
+        self._time, self._request_id, self._event_id = None, "", ""
         self._has_passed = False
 
     def applied(self, event: pb.SessionEvent) -> None:

@@ -368,16 +368,31 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
     assert hooks.restored == [1, 2, 3]
 
 
-async def test_one_that_loads_applies_what_was_restored_later(
+async def test_one_that_loads_applies_all_that_comes_in_the_stream(
     agent: Observed, store: Store, call: WatchCall, hooks: Hooks
 ) -> None:
+    store.now = 500
+    await agent.restore(revision=1)
     await agent.load()
-    assert (store.restores, agent.state.messages, agent.revision) == ([], ["1", "2", "3"], 3)
-    operator(call, "t1", 1, seconds=30)  # revision 3 was saved then: it is in it
-    operator(call, "t2", 2, seconds=31)
-    operator(call, "t3", 1, seconds=29)  # after t2 in the log
-    await agent.passed(call, "t4")
+    assert (len(store.restores), agent.state.messages, agent.revision) == (1, ["1", "2", "3"], 3)
+    operator(call, "t1", 2, seconds=29)  # by a server whose clock is late: revision 3 was saved at 30
+    operator(call, "t2", 1, seconds=28)
+    await agent.passed(call, "t3")
     assert hooks.restored == [2, 1]
+
+
+async def test_one_that_goes_on_from_a_token_applies_what_came_after_it(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    await agent.load()
+    following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+    call = await server.next_watch()
+    call.created("old")
+    operator(call, "t1", 2, seconds=30)  # its call began before revision 3 was saved
+    await agent.passed(call, "t2")
+    assert (hooks.restored, agent.state.messages) == ([2], ["1", "2"])
+    following.cancel()
+    await asyncio.wait({following})
 
 
 async def test_a_restore_comes_after_the_save_that_is_under_way(

@@ -21,6 +21,7 @@ from agent_sessions import (
     SessionNotFound,
     State,
 )
+from agent_sessions.last_applied import LastApplied
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
 from google.protobuf.message import Message
@@ -366,6 +367,33 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
         following.cancel()
         await asyncio.wait({following})
     assert hooks.restored == [1, 2, 3]
+
+
+async def test_so_it_does_whatever_the_clocks_say(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    for round_ in range(2):
+        following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+        call = await server.next_watch()
+        call.created("old")
+        operator(call, "t1", 1, seconds=30)  # by a server whose clock is early
+        operator(call, "t2", 2, seconds=20)
+        await agent.passed(call, f"u{round_}")
+        following.cancel()
+        await asyncio.wait({following})
+    assert hooks.restored == [1, 2]
+
+
+def test_the_newest_events_that_were_applied_are_known_again() -> None:
+    last = LastApplied()
+    events = [pb.SessionEvent(event_id=str(n), create_time=Timestamp(seconds=9000 - n)) for n in range(1025)]
+    for event in events:
+        last.applied(event)
+    last.begin_stream(from_now=False)
+    assert all(last.is_older(event) for event in events[1:])
+    assert len(last._known) == 1024
+    last.loaded()
+    assert not any(last.is_older(event) for event in events)
 
 
 async def test_one_that_loads_applies_all_that_comes_in_the_stream(

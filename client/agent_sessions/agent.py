@@ -59,8 +59,9 @@ class LiveAgent:
             the client's and a random part, so that two agents of a process, and a restore by
             the client itself, are told apart.
         on_restore: called with this agent and the event after `follow` has replaced the state, a plain
-            function or a coroutine function; the next event waits for it. If it raises, that is
-            logged: the restore has been made, and following goes on.
+            function or a coroutine function; the next event waits for it. If it raises (also a CancelledError,
+            while following itself is not cancelled), that is logged: the restore has been made, and following
+            goes on.
         on_failure: called likewise with the error, too, when a restore of somebody else cannot be followed.
     """
 
@@ -282,7 +283,9 @@ class LiveAgent:
             result = hook(self, *arguments)
             if inspect.isawaitable(result):
                 await result
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ours(error):
+                raise
             _LOG.exception("a hook of the agent %s failed", self.agent_id)
 
     def _open(self, session_name: str) -> Session:
@@ -301,6 +304,12 @@ class LiveAgent:
 def _own_client_id(client_id: str) -> str:
     random = uuid.uuid4().hex[:8]
     return f"{client_id[: _LONGEST_CLIENT_ID - len(random) - 1]}/{random}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether the task that runs here is being cancelled, rather than one that a hook waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _may_pass(error: AgentSessionsError) -> bool:

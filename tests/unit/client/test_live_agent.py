@@ -558,6 +558,46 @@ async def test_a_hook_that_raises_undoes_nothing(
     await hooks.wait_for(lambda: hooks.restored == [2])
 
 
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_hook_whose_own_task_was_cancelled_ends_nothing(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks, caplog: pytest.LogCaptureFixture, failing: bool
+) -> None:
+    async def fail(*arguments: object) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    agent.on_restore = agent.on_failure = fail
+    store.failures = [GONE] if failing else []
+    operator(call, "t1", 1)
+    await agent.passed(call, "t2")
+    assert "a hook of the agent a failed" in caplog.text
+    agent.on_restore = hooks.on_restore
+    operator(call, "t3", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+
+
+async def test_following_can_be_cancelled_in_a_hook(
+    server: ScriptedServer, agent: Observed, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    called = asyncio.Event()
+
+    async def hang(agent: LiveAgent, event: pb.SessionEvent) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    agent.on_restore = hang
+    following = asyncio.create_task(agent.follow())
+    call = await server.next_watch()
+    call.created()
+    operator(call, "t1", 1)
+    await asyncio.wait_for(called.wait(), 5)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(following, 5)
+    assert not caplog.records
+
+
 async def test_a_hook_may_save(agent: Observed, store: Store, call: WatchCall) -> None:
     done = asyncio.Event()
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from agent_sessions.client import SessionClient
 from agent_sessions.errors import AgentSessionsError, ClientClosed, DeadlineExceeded, SessionServiceError
+from agent_sessions.held_token import HeldToken
 from agent_sessions.last_applied import LastApplied
 from agent_sessions.pages import Pager
 from agent_sessions.request_ids import new_request_id
@@ -47,6 +48,9 @@ class LiveAgent:
 
     Saves and restores are made one after another, in the order of the calls; a save stores the state as
     it is when its turn comes. Take `agent.state` anew after an await: another one may be there.
+
+    What was restored becomes the newest revision by the next save only. Until then `follow` keeps no resume token:
+    a worker that goes on from the one that was kept last gets the restore again, and applies it.
 
     Arguments:
         client: its codec, retries and timeout are used.
@@ -94,6 +98,7 @@ class LiveAgent:
         self._session = self._open(session_name)
         self._turn = Turn()
         self._last = LastApplied()
+        self._tokens = HeldToken()
         self._watch: Watch | None = None
 
     @property
@@ -114,14 +119,26 @@ class LiveAgent:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> SavedRevision:
-        """Save the state; what did not change is not sent again. As `Session.save`."""
+        """Save the state; what did not change is not sent again. As `Session.save`.
+
+        A token that `follow` holds back is then given to its keep_token.
+        """
 
         async def save(deadline: float) -> SavedRevision:
-            return await self._session.save(
+            saved = await self._session.save(
                 self.state, checkpoint_id=checkpoint_id, metadata=metadata, labels=labels, timeout=_left(deadline)
             )
+            self._tokens.saved()
+            return saved
 
-        return await self._turn.run(save, self._seconds(timeout))
+        saved = await self._turn.run(save, self._seconds(timeout))
+        try:
+            await self._tokens.give()
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ours(error):
+                raise
+            _LOG.exception("a resume token of the agent %s was not kept; its next save tries again", self.agent_id)
+        return saved
 
     async def restore(
         self,
@@ -142,10 +159,16 @@ class LiveAgent:
             def accept(restored: RestoredRevision) -> None:
                 self._take_over(session, restored)
                 self._last.restored(restored.session, request_id)
+                self._tokens.applied()
 
-            return await session.restore(
-                revision=revision, checkpoint_id=checkpoint_id, request_id=request_id, accept=accept, timeout=timeout
-            )
+            with self._tokens.restoring():
+                return await session.restore(
+                    revision=revision,
+                    checkpoint_id=checkpoint_id,
+                    request_id=request_id,
+                    accept=accept,
+                    timeout=timeout,
+                )
 
         return await self._read(session_name, read, timeout)
 
@@ -187,12 +210,17 @@ class LiveAgent:
         What fails for the moment is tried again. A revision that cannot be read (purged, damaged, not
         decodable) is logged and told to `on_failure`, the state stays, and following goes on.
 
-        - resume_token, keep_token: as for `SessionClient.watch`; a token is kept when its event has been applied.
+        - resume_token: as for `SessionClient.watch`.
+        - keep_token: likewise, but not called while a restore that was applied, a followed one or one of this
+          agent's own, has not been saved: the newest token is held back, and given to keep_token after the
+          next successful `save`. If it raises then, that is logged, and the token held for the save after
+          that. A worker that goes on from a kept token gets such a restore again, and applies it.
 
         Raises CursorExpired (`restore`, then follow anew), ClientClosed, and what no retry helps against.
         """
         if self._watch is not None:
             raise RuntimeError("this agent follows its session already")
+        self._tokens.begin(keep_token)
         try:
             while True:
                 self._last.begin_stream(from_now=not resume_token)
@@ -201,7 +229,7 @@ class LiveAgent:
                     self.session_name,
                     types=(EventType.RESTORED,),
                     resume_token=resume_token,
-                    keep_token=keep_token,
+                    keep_token=self._done_with,
                 )
                 async with watch:
                     self.following.set()
@@ -231,6 +259,9 @@ class LiveAgent:
         if self._watch is not None and self._session is not before:
             await self._watch.aclose()  # `follow` opens another one
         return stored
+
+    async def _done_with(self, token: bytes) -> None:
+        await self._tokens.done_with(token)
 
     async def _follow(self, event: pb.SessionEvent) -> None:
         if event.client_id == self.client_id:
@@ -262,6 +293,7 @@ class LiveAgent:
         def accept(stored: StoredRevision) -> None:
             self._take_over(session, stored)
             self._last.applied(event)
+            self._tokens.applied()
 
         await session.load(revision=event.revision, accept=accept, timeout=_left(deadline))
         return True

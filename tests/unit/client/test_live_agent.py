@@ -127,7 +127,8 @@ class Observed(LiveAgent):
         self.taken.set()
         await super()._follow(event)
 
-    def keep(self, token: bytes) -> None:
+    async def _done_with(self, token: bytes) -> None:
+        await super()._done_with(token)
         self.tokens.append(token)
         self.changed.set()
 
@@ -178,7 +179,7 @@ def agent(client: SessionClient, hooks: Hooks) -> Observed:
 @pytest.fixture
 async def call(server: ScriptedServer, agent: Observed) -> AsyncIterator[WatchCall]:
     """Have the agent follow; return what its events come by."""
-    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    following = asyncio.create_task(agent.follow())
     call = await server.next_watch()
     call.created()
     await asyncio.wait_for(agent.following.wait(), 5)
@@ -341,7 +342,7 @@ async def test_what_a_later_stream_brings_is_newer(
 ) -> None:
     store.now = 500
     await agent.restore(revision=3)
-    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    following = asyncio.create_task(agent.follow())
     call = await server.next_watch()
     call.created()
     operator(call, "t1", 1, seconds=400)  # by a server whose clock is late
@@ -355,7 +356,7 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
     server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
 ) -> None:
     for round_ in range(2):
-        following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+        following = asyncio.create_task(agent.follow(resume_token=b"old"))
         call = await server.next_watch()
         assert call.request.resume_token == b"old"
         call.created("old")
@@ -373,7 +374,7 @@ async def test_so_it_does_whatever_the_clocks_say(
     server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
 ) -> None:
     for round_ in range(2):
-        following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+        following = asyncio.create_task(agent.follow(resume_token=b"old"))
         call = await server.next_watch()
         call.created("old")
         operator(call, "t1", 1, seconds=30)  # by a server whose clock is early
@@ -413,7 +414,7 @@ async def test_one_that_goes_on_from_a_token_applies_what_came_after_it(
     server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
 ) -> None:
     await agent.load()
-    following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+    following = asyncio.create_task(agent.follow(resume_token=b"old"))
     call = await server.next_watch()
     call.created("old")
     operator(call, "t1", 2, seconds=30)  # its call began before revision 3 was saved
@@ -630,26 +631,6 @@ async def test_restoring_another_session_changes_to_it(
     await agent.passed(again, "t5")
     assert hooks.restored == [1]
     assert store.reads[-1].session_name == "other"
-
-
-async def test_tokens_are_kept_when_the_event_is_applied(
-    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
-) -> None:
-    kept: list[tuple[bytes, list[int]]] = []
-
-    def keep(token: bytes) -> None:
-        kept.append((token, [*hooks.restored]))
-        agent.keep(token)
-
-    following = asyncio.create_task(agent.follow(keep_token=keep))
-    call = await server.next_watch()
-    call.created("t0")
-    operator(call, "t1", 1)
-    operator(call, "t2", 2)
-    await agent.passed(call, "t3")
-    following.cancel()
-    await asyncio.wait({following})
-    assert kept == [(b"t0", []), (b"t1", [1]), (b"t2", [1, 2]), (b"t3", [1, 2])]
 
 
 async def test_what_ends_a_watch_ends_following(server: ScriptedServer, agent: LiveAgent) -> None:

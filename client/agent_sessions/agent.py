@@ -36,11 +36,13 @@ class LiveAgent:
     """An agent's state in a worker: saved by deltas, restored in place, and following what others restore.
 
         agent = LiveAgent(client, "support-bot", "first", on_restore=told)
-        following = asyncio.create_task(agent.follow())
-        await agent.following.wait()
-        await agent.restore()
         agent.state.messages.append({"role": "user", "content": "hello"})
         await agent.save()
+        following = asyncio.create_task(agent.follow())
+        await agent.following.wait()
+
+    A worker that comes after another one begins with `load`, or `restore`. Both raise SessionNotFound where there
+    is no session.
 
     A restore replaces `state` as a whole, but for llm_provider and auth_context: these stay what they
     are in this process, whatever was stored. It is one assignment, made when everything has been read and

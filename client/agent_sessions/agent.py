@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from agent_sessions.client import SessionClient
 from agent_sessions.errors import AgentSessionsError, ClientClosed, DeadlineExceeded, SessionServiceError
+from agent_sessions.held_token import HeldToken
 from agent_sessions.last_applied import LastApplied
 from agent_sessions.pages import Pager
 from agent_sessions.request_ids import new_request_id
@@ -35,11 +36,13 @@ class LiveAgent:
     """An agent's state in a worker: saved by deltas, restored in place, and following what others restore.
 
         agent = LiveAgent(client, "support-bot", "first", on_restore=told)
-        following = asyncio.create_task(agent.follow())
-        await agent.following.wait()
-        await agent.restore()
         agent.state.messages.append({"role": "user", "content": "hello"})
         await agent.save()
+        following = asyncio.create_task(agent.follow())
+        await agent.following.wait()
+
+    A worker that comes after another one begins with `load`, or `restore`. Both raise SessionNotFound where there
+    is no session.
 
     A restore replaces `state` as a whole, but for llm_provider and auth_context: these stay what they
     are in this process, whatever was stored. It is one assignment, made when everything has been read and
@@ -47,6 +50,9 @@ class LiveAgent:
 
     Saves and restores are made one after another, in the order of the calls; a save stores the state as
     it is when its turn comes. Take `agent.state` anew after an await: another one may be there.
+
+    What was restored becomes the newest revision by the next save only. Until then `follow` keeps no resume token:
+    a worker that goes on from the one that was kept last gets the restore again, and applies it.
 
     Arguments:
         client: its codec, retries and timeout are used.
@@ -59,8 +65,9 @@ class LiveAgent:
             the client's and a random part, so that two agents of a process, and a restore by
             the client itself, are told apart.
         on_restore: called with this agent and the event after `follow` has replaced the state, a plain
-            function or a coroutine function; the next event waits for it. If it raises, that is
-            logged: the restore has been made, and following goes on.
+            function or a coroutine function; the next event waits for it. If it raises (also a CancelledError,
+            while following itself is not cancelled), that is logged: the restore has been made, and following
+            goes on.
         on_failure: called likewise with the error, too, when a restore of somebody else cannot be followed.
     """
 
@@ -93,6 +100,7 @@ class LiveAgent:
         self._session = self._open(session_name)
         self._turn = Turn()
         self._last = LastApplied()
+        self._tokens = HeldToken()
         self._watch: Watch | None = None
 
     @property
@@ -113,14 +121,26 @@ class LiveAgent:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> SavedRevision:
-        """Save the state; what did not change is not sent again. As `Session.save`."""
+        """Save the state; what did not change is not sent again. As `Session.save`.
+
+        A token that `follow` holds back is then given to its keep_token.
+        """
 
         async def save(deadline: float) -> SavedRevision:
-            return await self._session.save(
+            saved = await self._session.save(
                 self.state, checkpoint_id=checkpoint_id, metadata=metadata, labels=labels, timeout=_left(deadline)
             )
+            self._tokens.saved()
+            return saved
 
-        return await self._turn.run(save, self._seconds(timeout))
+        saved = await self._turn.run(save, self._seconds(timeout))
+        try:
+            await self._tokens.give()
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ours(error):
+                raise
+            _LOG.exception("a resume token of the agent %s was not kept; its next save tries again", self.agent_id)
+        return saved
 
     async def restore(
         self,
@@ -141,10 +161,16 @@ class LiveAgent:
             def accept(restored: RestoredRevision) -> None:
                 self._take_over(session, restored)
                 self._last.restored(restored.session, request_id)
+                self._tokens.applied()
 
-            return await session.restore(
-                revision=revision, checkpoint_id=checkpoint_id, request_id=request_id, accept=accept, timeout=timeout
-            )
+            with self._tokens.restoring():
+                return await session.restore(
+                    revision=revision,
+                    checkpoint_id=checkpoint_id,
+                    request_id=request_id,
+                    accept=accept,
+                    timeout=timeout,
+                )
 
         return await self._read(session_name, read, timeout)
 
@@ -158,14 +184,14 @@ class LiveAgent:
     ) -> StoredRevision:
         """Do as `restore` does, without recording it: for a worker that goes on where another one stopped.
 
-        `follow` with the other one's token then applies what was restored after the revision was saved, which
-        it does not after a restore of one's own, because that is newer.
+        `follow` with the other one's token then applies all that was restored after it, whatever the clocks
+        say, which it does not after a restore of one's own, because that is newer.
         """
 
         async def read(session: Session, timeout: float) -> StoredRevision:
             def accept(stored: StoredRevision) -> None:
                 self._take_over(session, stored)
-                self._last.loaded(stored.revision)
+                self._last.loaded()
 
             return await session.load(revision=revision, checkpoint_id=checkpoint_id, accept=accept, timeout=timeout)
 
@@ -186,12 +212,17 @@ class LiveAgent:
         What fails for the moment is tried again. A revision that cannot be read (purged, damaged, not
         decodable) is logged and told to `on_failure`, the state stays, and following goes on.
 
-        - resume_token, keep_token: as for `SessionClient.watch`; a token is kept when its event has been applied.
+        - resume_token: as for `SessionClient.watch`.
+        - keep_token: likewise, but not called while a restore that was applied, a followed one or one of this
+          agent's own, has not been saved: the newest token is held back, and given to keep_token after the
+          next successful `save`. If it raises then, that is logged, and the token held for the save after
+          that. A worker that goes on from a kept token gets such a restore again, and applies it.
 
         Raises CursorExpired (`restore`, then follow anew), ClientClosed, and what no retry helps against.
         """
         if self._watch is not None:
             raise RuntimeError("this agent follows its session already")
+        self._tokens.begin(keep_token)
         try:
             while True:
                 self._last.begin_stream(from_now=not resume_token)
@@ -200,7 +231,7 @@ class LiveAgent:
                     self.session_name,
                     types=(EventType.RESTORED,),
                     resume_token=resume_token,
-                    keep_token=keep_token,
+                    keep_token=self._done_with,
                 )
                 async with watch:
                     self.following.set()
@@ -230,6 +261,9 @@ class LiveAgent:
         if self._watch is not None and self._session is not before:
             await self._watch.aclose()  # `follow` opens another one
         return stored
+
+    async def _done_with(self, token: bytes) -> None:
+        await self._tokens.done_with(token)
 
     async def _follow(self, event: pb.SessionEvent) -> None:
         if event.client_id == self.client_id:
@@ -261,6 +295,7 @@ class LiveAgent:
         def accept(stored: StoredRevision) -> None:
             self._take_over(session, stored)
             self._last.applied(event)
+            self._tokens.applied()
 
         await session.load(revision=event.revision, accept=accept, timeout=_left(deadline))
         return True
@@ -282,7 +317,9 @@ class LiveAgent:
             result = hook(self, *arguments)
             if inspect.isawaitable(result):
                 await result
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_ours(error):
+                raise
             _LOG.exception("a hook of the agent %s failed", self.agent_id)
 
     def _open(self, session_name: str) -> Session:
@@ -301,6 +338,12 @@ class LiveAgent:
 def _own_client_id(client_id: str) -> str:
     random = uuid.uuid4().hex[:8]
     return f"{client_id[: _LONGEST_CLIENT_ID - len(random) - 1]}/{random}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether the task that runs here is being cancelled, rather than one that a hook waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _may_pass(error: AgentSessionsError) -> bool:

@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from agent_sessions import State, SyncSessionClient
 
 from tests.fixtures.servers import ServerFactory, clean_environment
 
@@ -49,8 +48,6 @@ def test_the_first_save_and_restore_in_python(server: ServerFactory, database_ur
 
 def test_following_in_python(server: ServerFactory, database_url: str) -> None:
     address = server(database_url=database_url).address
-    with SyncSessionClient(address) as client:
-        client.save("support-bot", "live", State(messages=["first"]))
     lines = next(block for block in blocks("python") if "follow" in block)
     program = f"""
 import asyncio
@@ -61,11 +58,15 @@ async def main():
     async with SessionClient("{address}") as client:
 {textwrap.indent(lines, " " * 8)}
         print(agent.revision, len(agent.state.messages))
+        told, tell = asyncio.Event(), agent.on_restore
+        agent.on_restore = lambda *arguments: (tell(*arguments), told.set())
+        await client.restore("support-bot", "live", revision=1)
+        await asyncio.wait_for(told.wait(), 30)
         following.cancel()
 
 asyncio.run(main())
 """
-    assert run_python(program) == "2 2\n"
+    assert [run_python(program) for _ in range(2)] == ["1 1\nrestored 1\n", "2 1\nrestored 1\n"]
 
 
 def run_python(program: str) -> str:

@@ -21,6 +21,7 @@ from agent_sessions import (
     SessionNotFound,
     State,
 )
+from agent_sessions.last_applied import LastApplied
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
 from google.protobuf.message import Message
@@ -126,7 +127,8 @@ class Observed(LiveAgent):
         self.taken.set()
         await super()._follow(event)
 
-    def keep(self, token: bytes) -> None:
+    async def _done_with(self, token: bytes) -> None:
+        await super()._done_with(token)
         self.tokens.append(token)
         self.changed.set()
 
@@ -177,7 +179,7 @@ def agent(client: SessionClient, hooks: Hooks) -> Observed:
 @pytest.fixture
 async def call(server: ScriptedServer, agent: Observed) -> AsyncIterator[WatchCall]:
     """Have the agent follow; return what its events come by."""
-    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    following = asyncio.create_task(agent.follow())
     call = await server.next_watch()
     call.created()
     await asyncio.wait_for(agent.following.wait(), 5)
@@ -340,7 +342,7 @@ async def test_what_a_later_stream_brings_is_newer(
 ) -> None:
     store.now = 500
     await agent.restore(revision=3)
-    following = asyncio.create_task(agent.follow(keep_token=agent.keep))
+    following = asyncio.create_task(agent.follow())
     call = await server.next_watch()
     call.created()
     operator(call, "t1", 1, seconds=400)  # by a server whose clock is late
@@ -354,7 +356,7 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
     server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
 ) -> None:
     for round_ in range(2):
-        following = asyncio.create_task(agent.follow(resume_token=b"old", keep_token=agent.keep))
+        following = asyncio.create_task(agent.follow(resume_token=b"old"))
         call = await server.next_watch()
         assert call.request.resume_token == b"old"
         call.created("old")
@@ -368,16 +370,58 @@ async def test_following_again_from_an_older_token_applies_nothing_twice(
     assert hooks.restored == [1, 2, 3]
 
 
-async def test_one_that_loads_applies_what_was_restored_later(
+async def test_so_it_does_whatever_the_clocks_say(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    for round_ in range(2):
+        following = asyncio.create_task(agent.follow(resume_token=b"old"))
+        call = await server.next_watch()
+        call.created("old")
+        operator(call, "t1", 1, seconds=30)  # by a server whose clock is early
+        operator(call, "t2", 2, seconds=20)
+        await agent.passed(call, f"u{round_}")
+        following.cancel()
+        await asyncio.wait({following})
+    assert hooks.restored == [1, 2]
+
+
+def test_the_newest_events_that_were_applied_are_known_again() -> None:
+    last = LastApplied()
+    events = [pb.SessionEvent(event_id=str(n), create_time=Timestamp(seconds=9000 - n)) for n in range(1025)]
+    for event in events:
+        last.applied(event)
+    last.begin_stream(from_now=False)
+    assert all(last.is_older(event) for event in events[1:])
+    assert len(last._known) == 1024
+    last.loaded()
+    assert not any(last.is_older(event) for event in events)
+
+
+async def test_one_that_loads_applies_all_that_comes_in_the_stream(
     agent: Observed, store: Store, call: WatchCall, hooks: Hooks
 ) -> None:
+    store.now = 500
+    await agent.restore(revision=1)
     await agent.load()
-    assert (store.restores, agent.state.messages, agent.revision) == ([], ["1", "2", "3"], 3)
-    operator(call, "t1", 1, seconds=30)  # revision 3 was saved then: it is in it
-    operator(call, "t2", 2, seconds=31)
-    operator(call, "t3", 1, seconds=29)  # after t2 in the log
-    await agent.passed(call, "t4")
+    assert (len(store.restores), agent.state.messages, agent.revision) == (1, ["1", "2", "3"], 3)
+    operator(call, "t1", 2, seconds=29)  # by a server whose clock is late: revision 3 was saved at 30
+    operator(call, "t2", 1, seconds=28)
+    await agent.passed(call, "t3")
     assert hooks.restored == [2, 1]
+
+
+async def test_one_that_goes_on_from_a_token_applies_what_came_after_it(
+    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
+) -> None:
+    await agent.load()
+    following = asyncio.create_task(agent.follow(resume_token=b"old"))
+    call = await server.next_watch()
+    call.created("old")
+    operator(call, "t1", 2, seconds=30)  # its call began before revision 3 was saved
+    await agent.passed(call, "t2")
+    assert (hooks.restored, agent.state.messages) == ([2], ["1", "2"])
+    following.cancel()
+    await asyncio.wait({following})
 
 
 async def test_a_restore_comes_after_the_save_that_is_under_way(
@@ -515,6 +559,46 @@ async def test_a_hook_that_raises_undoes_nothing(
     await hooks.wait_for(lambda: hooks.restored == [2])
 
 
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_hook_whose_own_task_was_cancelled_ends_nothing(
+    agent: Observed, store: Store, call: WatchCall, hooks: Hooks, caplog: pytest.LogCaptureFixture, failing: bool
+) -> None:
+    async def fail(*arguments: object) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    agent.on_restore = agent.on_failure = fail
+    store.failures = [GONE] if failing else []
+    operator(call, "t1", 1)
+    await agent.passed(call, "t2")
+    assert "a hook of the agent a failed" in caplog.text
+    agent.on_restore = hooks.on_restore
+    operator(call, "t3", 2)
+    await hooks.wait_for(lambda: hooks.restored == [2])
+
+
+async def test_following_can_be_cancelled_in_a_hook(
+    server: ScriptedServer, agent: Observed, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    called = asyncio.Event()
+
+    async def hang(agent: LiveAgent, event: pb.SessionEvent) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    agent.on_restore = hang
+    following = asyncio.create_task(agent.follow())
+    call = await server.next_watch()
+    call.created()
+    operator(call, "t1", 1)
+    await asyncio.wait_for(called.wait(), 5)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(following, 5)
+    assert not caplog.records
+
+
 async def test_a_hook_may_save(agent: Observed, store: Store, call: WatchCall) -> None:
     done = asyncio.Event()
 
@@ -547,26 +631,6 @@ async def test_restoring_another_session_changes_to_it(
     await agent.passed(again, "t5")
     assert hooks.restored == [1]
     assert store.reads[-1].session_name == "other"
-
-
-async def test_tokens_are_kept_when_the_event_is_applied(
-    server: ScriptedServer, agent: Observed, store: Store, hooks: Hooks
-) -> None:
-    kept: list[tuple[bytes, list[int]]] = []
-
-    def keep(token: bytes) -> None:
-        kept.append((token, [*hooks.restored]))
-        agent.keep(token)
-
-    following = asyncio.create_task(agent.follow(keep_token=keep))
-    call = await server.next_watch()
-    call.created("t0")
-    operator(call, "t1", 1)
-    operator(call, "t2", 2)
-    await agent.passed(call, "t3")
-    following.cancel()
-    await asyncio.wait({following})
-    assert kept == [(b"t0", []), (b"t1", [1]), (b"t2", [1, 2]), (b"t3", [1, 2])]
 
 
 async def test_what_ends_a_watch_ends_following(server: ScriptedServer, agent: LiveAgent) -> None:

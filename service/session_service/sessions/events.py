@@ -110,19 +110,9 @@ class LogPage(NamedTuple):
     """Whether the log had not come as far as the place asked for when its connection was made: an old copy of the
     database is in its place."""
 
-    @property
-    def watermark(self) -> Position:
-        """Up to here no event can be added any more."""
-        return before_transaction(self.xmin)
-
     def saw(self, position: Position) -> bool:
         """Whether an event at that place had been committed when the snapshot was taken."""
         return position.xid < self.xmax and position.xid not in self.running
-
-
-def before_transaction(xid: int) -> Position:
-    """The place after everything that earlier transactions can have written."""
-    return Position(xid - 1, LAST_SEQ)
 
 
 class EventLog(Protocol):

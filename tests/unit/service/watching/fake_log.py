@@ -8,13 +8,13 @@ from uuid import uuid4
 
 from session_service.sessions.errors import DatabaseUnavailable
 from session_service.sessions.events import (
+    LAST_SEQ,
     START,
     Event,
     EventFilter,
     LogIdentity,
     LogPage,
     Position,
-    before_transaction,
 )
 from session_service.sessions.model import Tenant
 
@@ -115,7 +115,7 @@ class FakeLog:
             raise DatabaseUnavailable("the database cannot be reached")
         self.reads += 1
         self._was_read.set()
-        watermark = before_transaction(self._xmin)
+        watermark = Position(self._xmin - 1, LAST_SEQ)
         bound = min(watermark, up_to) if up_to else watermark
         looked_at = sorted(e for e in self.committed if after < e.position <= bound)[: self._page]
         is_last = len(looked_at) < self._page

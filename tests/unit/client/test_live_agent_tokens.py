@@ -10,8 +10,7 @@ from agent_sessions import AgentSessionsError, LiveAgent
 from agent_sessions.v1 import session_pb2 as pb
 from agent_sessions.v1 import session_service_pb2 as messages
 
-from tests.unit.client.scripted_server import ScriptedServer, WatchCall
-from tests.unit.client.test_live_agent import (
+from tests.unit.client.live_agents import (
     GONE,
     Hooks,
     Observed,
@@ -22,6 +21,7 @@ from tests.unit.client.test_live_agent import (
     operator,
     store,
 )
+from tests.unit.client.scripted_server import ScriptedServer, WatchCall
 
 __all__ = ["agent", "client", "hooks", "store"]  # fixtures
 

@@ -235,8 +235,10 @@ class Server:
         comes last. Streams of the infrastructure (health Watch) never end by themselves; nobody waits for them.
         """
         self._in_flight.refuse()
-        _log.info("draining", calls=self._in_flight.count, timeout=self._settings.drain_timeout)
+        calls = self._in_flight.count
         await self._readiness.drain()
+        # After the probes have turned: who reads the line may rely on them.
+        _log.info("draining", calls=calls, timeout=self._settings.drain_timeout)
         self._servicer.drain()
         self._watches.close()
         idle = asyncio.create_task(self._in_flight.wait_until_idle())

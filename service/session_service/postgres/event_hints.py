@@ -16,9 +16,10 @@ CHANNEL = "session_events"
 SAVES, OTHERS = "saves", "others"
 """Payloads: what was written."""
 
-SAVES_APART = 0.02
+SAVES_APART = 0.1
 """Seconds between two notifications of nothing but saves. A notification takes a lock of the whole cluster, and wakes
-every server."""
+every server: the more often, the more of the savers' time it takes. The first save after a pause is told at once, and
+so is whatever is not a save."""
 
 RETRY_PAUSE = 1.0
 """Seconds until a lost connection is made again."""

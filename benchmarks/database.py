@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 from session_service.postgres.embedded import EmbeddedPostgres
 
 PREFIX = "bench_"
@@ -36,6 +37,8 @@ WHERE backend_xid IS NOT NULL
 """
 """Age in seconds of the oldest transaction with an id: readers of the log wait for it."""
 WATCH_INTERVAL = 0.005
+PIDS = "SELECT array_agg(pid) FROM pg_stat_activity"
+"""Of backends, and of whatever works beside them."""
 
 
 class Cluster:
@@ -97,6 +100,12 @@ class Cluster:
         finally:
             connection.terminate()
 
+    async def pids(self) -> list[int]:
+        """Return the processes that work for it now, if they are on this machine."""
+        found = await self._fetch(self.dsn, PIDS)
+        assert isinstance(found, list)
+        return [pid for pid in found if _is_postgres(pid)]
+
     async def settings(self) -> dict[str, str]:
         """Return version and durability settings, for the report."""
         return {name: str(await self._fetch(self.dsn, f"SHOW {name}")) for name in SETTINGS}
@@ -114,6 +123,14 @@ class Cluster:
             return await connection.fetchval(query)
         finally:
             await connection.close()
+
+
+def _is_postgres(pid: int) -> bool:
+    """Tell whether a process here has this number and is one of PostgreSQL's."""
+    try:
+        return psutil.Process(pid).name().startswith("postgres")
+    except psutil.Error:
+        return False
 
 
 @asynccontextmanager

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import stores
 from benchmarks.cases import LONG, LONG_PARTS, WAVES, Case, ReadSizes
 from benchmarks.database import Cluster
 from benchmarks.processes import Client, clients, echo, pack, relay
+from benchmarks.processor_time import CLIENT, POSTGRES, SERVER, Clocks
 from benchmarks.results import Packing, Reading, Result
 from benchmarks.servers import server
 
@@ -27,6 +28,15 @@ class Pass:
     seconds: float
     latencies: list[float]
     wal_bytes: int
+    processor_seconds: dict[str, float]
+
+
+class Running(NamedTuple):
+    """The processes of a measurement, PostgreSQL's aside."""
+
+    clients: Sequence[Client]
+    server_pids: Sequence[int]
+    """None if the clients connect to the database themselves."""
 
 
 @dataclass
@@ -50,7 +60,8 @@ class Laboratory:
     async def prefill(self, store: str, work: dict[str, Any], revisions: int) -> None:
         """Make a database that holds at least so many saves, through the store itself."""
         database = await self.cluster.create(f"full_{stores.tables_of(store)}", self.templates[store])
-        async with self._opened(store, database, 1) as (client,):
+        async with self._opened(store, database, 1) as running:
+            (client,) = running.clients
             saved = copy = 0
             while saved < revisions:
                 await client.ask("take", work=work, suffix=f".{copy}", part=0, parts=1)
@@ -63,12 +74,13 @@ class Laboratory:
         """Measure one store in one case."""
         template = self.prefilled[stores.tables_of(store)] if case.prefilled else self.templates[store]
         database = await self.cluster.create("run", template)
-        async with self._opened(store, database, case.processes) as started:
-            first = await self._first_pass(started, case, work) if case.prefilled else None
+        async with self._opened(store, database, case.processes) as running:
+            started = running.clients
+            first = await self._first_pass(running, case, work) if case.prefilled else None
             payload_bytes = await self._take(started, work, ".last")
             parts = LONG_PARTS if case.work == LONG else ((0, None),)
             async with self._watched(store) as longest:
-                passes = [await self._save(started, case, *part) for part in parts]
+                passes = [await self._save(running, case, *part) for part in parts]
             restored = await asyncio.gather(*(client.ask("restore") for client in started))
             await asyncio.gather(*(client.ask("close") for client in started))
         stored = None if case.prefilled else await self.cluster.stored_bytes(database)
@@ -89,7 +101,8 @@ class Laboratory:
     async def read(self, case: Case, sizes: ReadSizes, round_: int) -> Reading:
         """Measure reads, beside what they are made of."""
         database = await self.cluster.create("run", self.templates[READER])
-        async with self._opened(READER, database, 1) as (client,), echo() as address:
+        async with self._opened(READER, database, 1) as running, echo() as address:
+            (client,) = running.clients
             dsn = self.cluster.url(database)
             measured = await client.ask("read", dsn=dsn, echo=address, sizes=asdict(sizes))
             await client.ask("close")
@@ -101,10 +114,11 @@ class Laboratory:
         database = await self.cluster.create("run", self.templates[READER])
         dsn, sums = self.cluster.url(database), Counter[str]()
         unpacked: dict[str, list[int]] = {}
-        async with self._opened(READER, database, 1) as (client,):
+        async with self._opened(READER, database, 1) as running:
+            (client,) = running.clients
             for number in range(WAVES):
                 taken = await self._take((client,), work, f".{number}")
-                saved = await self._save((client,), case)
+                saved = await self._save(running, case)
                 unpacked = unpacked or await self.cluster.stored_parts(database)
                 before = await self.cluster.wal_position()
                 told = await pack(dsn)
@@ -139,11 +153,11 @@ class Laboratory:
             revisions_compared=compared,
         )
 
-    async def _first_pass(self, started: Sequence[Client], case: Case, work: dict[str, Any]) -> Pass:
+    async def _first_pass(self, running: Running, case: Case, work: dict[str, Any]) -> Pass:
         """Save everything once under other names, right after a checkpoint: pages' images are written now."""
-        await self._take(started, work, ".first")
+        await self._take(running.clients, work, ".first")
         await self.cluster.checkpoint()
-        return await self._save(started, case)
+        return await self._save(running, case)
 
     @asynccontextmanager
     async def _watched(self, store: str) -> AsyncIterator[list[float]]:
@@ -158,17 +172,19 @@ class Laboratory:
                 await asyncio.wait({watching})
 
     @asynccontextmanager
-    async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Sequence[Client]]:
+    async def _opened(self, store: str, database: str, count: int) -> AsyncIterator[Running]:
         """Run client processes, connected to the database, and a server for stores that need one."""
         dsn = self.cluster.url(database)
         async with AsyncExitStack() as stack:
-            target = ""
+            target, server_pids = "", []
             if store in stores.OURS:
                 started = await stack.enter_async_context(server(dsn, packing=store in stores.PACKING))
-                target = started.address
+                target, server_pids = started.address, [started.pid]
             elif store in stores.RELAYS:
-                target = await stack.enter_async_context(relay(dsn))
-            yield await _open(await stack.enter_async_context(clients(store, count)), dsn, target)
+                target, pid = await stack.enter_async_context(relay(dsn))
+                server_pids = [pid]
+            connected = await _open(await stack.enter_async_context(clients(store, count)), dsn, target)
+            yield Running(connected, server_pids)
 
     async def _take(self, started: Sequence[Client], work: dict[str, Any], suffix: str) -> int:
         """Let each client read its share of the conversations; returns the bytes of all."""
@@ -181,18 +197,28 @@ class Laboratory:
         )
         return sum(one["payload_bytes"] for one in taken)
 
-    async def _save(self, started: Sequence[Client], case: Case, begin: int = 0, end: int | None = None) -> Pass:
+    async def _save(self, running: Running, case: Case, begin: int = 0, end: int | None = None) -> Pass:
         """Let all clients save at the same time."""
-        in_flight = case.in_flight // len(started)
-        before = await self.cluster.wal_position()
+        in_flight = case.in_flight // len(running.clients)
+        before, clocks = await self.cluster.wal_position(), Clocks(await self._pids(running))
         saved = await asyncio.gather(
-            *(client.ask("save", in_flight=in_flight, begin=begin, end=end) for client in started)
+            *(client.ask("save", in_flight=in_flight, begin=begin, end=end) for client in running.clients)
         )
+        processor_seconds = clocks.since(await self._pids(running))
         return Pass(
             seconds=max(one["ended"] for one in saved) - min(one["began"] for one in saved),
             latencies=[latency for one in saved for latency in one["latencies"]],
             wal_bytes=await self.cluster.wal_position() - before,
+            processor_seconds=processor_seconds,
         )
+
+    async def _pids(self, running: Running) -> dict[str, Sequence[int]]:
+        """Return the processes whose time counts, by part."""
+        return {
+            CLIENT: [client.pid for client in running.clients],
+            SERVER: running.server_pids,
+            POSTGRES: await self.cluster.pids(),
+        }
 
 
 async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Client]:
@@ -204,12 +230,16 @@ async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Cl
 def _saved(passes: Sequence[Pass]) -> dict[str, Any]:
     """Return the fields of a Result that tell how saving went."""
     latencies = [latency for one in passes for latency in one.latencies]
+    processor_seconds = Counter[str]()
+    for one in passes:
+        processor_seconds.update(one.processor_seconds)
     found = {
         "saves": len(latencies),
         "seconds": sum(one.seconds for one in passes),
         "save_p50": median(latencies),
         "save_p99": quantiles(latencies, n=100)[98],
         "wal_bytes": sum(one.wal_bytes for one in passes),
+        "processor_seconds": dict(processor_seconds),
     }
     if len(passes) > 1:
         found["p50_growth"] = median(passes[-1].latencies) / median(passes[0].latencies)

@@ -87,6 +87,7 @@ class Client:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self.pid = process.process.pid
 
     async def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send a command and return the answer; raises ProcessFailed."""
@@ -137,10 +138,10 @@ async def pack(dsn: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def relay(dsn: str) -> AsyncIterator[str]:
-    """Run benchmarks.relay on a database, and give its address."""
+async def relay(dsn: str) -> AsyncIterator[tuple[str, int]]:
+    """Run benchmarks.relay on a database, and give its address and pid."""
     async with listening("benchmarks.relay", dsn) as process:
-        yield await address_of(process)
+        yield await address_of(process), process.process.pid
 
 
 @asynccontextmanager

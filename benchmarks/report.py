@@ -1,8 +1,10 @@
 """Tables from measurements: medians with their spread, and ratios within the same round."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks import pack_report, read_report, stores
+from benchmarks.processor_time import PARTS
 from benchmarks.results import Result, Run
 from benchmarks.tables import NONE, Table, markdown, plain, spread
 from benchmarks.watching import report as watch_report
@@ -14,7 +16,7 @@ Figure = Callable[[Result], float | None]
 COLUMNS = (
     "store", "saves/s", "× floor", "× fastest peer", "× ours", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
     "stored × payload", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
-    "longest transaction ms",
+    "longest transaction ms", *(f"{part} CPU µs" for part in PARTS),
 )  # fmt: skip
 
 
@@ -95,6 +97,7 @@ def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[
         own("{:.2f}", lambda result: result.p50_growth),
         own("{:.2f}", lambda result: result.wal_growth),
         own("{:.1f}", lambda result: _milliseconds(result.longest_transaction)),
+        *(own("{:.0f}", partial(_processor_time, part)) for part in PARTS),
     )
 
 
@@ -107,6 +110,11 @@ def _wal(results: Sequence[Result]) -> str:
     steady = spread(values(results, lambda result: _part(result.wal_bytes, result)), "{:.2f}")
     first = values(results, lambda result: _part(result.wal_after_checkpoint, result))
     return f"{steady}; after a checkpoint {spread(first, '{:.2f}')}" if first else steady
+
+
+def _processor_time(part: str, result: Result) -> float | None:
+    seconds = result.processor_seconds.get(part)
+    return None if seconds is None else 1e6 * seconds / result.saves
 
 
 def _milliseconds(seconds: float | None) -> float | None:

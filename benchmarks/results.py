@@ -38,6 +38,8 @@ class Result:
     """Of one long session only: the median save among the last 500 by that among the first 500."""
     wal_growth: float | None = None
     """The same of the WAL that they wrote."""
+    processor_seconds: dict[str, float] = field(default_factory=dict)
+    """While saving, by part; see benchmarks.processor_time."""
     longest_transaction: float | None = None
     """Beside packing only: the oldest writing transaction that was seen, which readers of the log had to wait for."""
 

@@ -44,10 +44,9 @@ class ApiKey(NamedTuple):
 def main() -> int:
     """Run the worker until it is interrupted."""
     arguments = parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(work(arguments))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         say("interrupted")
     except AgentSessionsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -57,6 +56,7 @@ def main() -> int:
 
 async def work(arguments: argparse.Namespace) -> None:
     """Go on where the last worker was, and miss nothing that an operator does."""
+    end_with_sigterm()
     state = State(llm_provider=arguments.provider, auth_context=ApiKey("api_key", "of this process"))
     tokens = TokenFile(arguments.token_file)
     async with SessionClient(arguments.target) as client, asyncio.TaskGroup() as group:
@@ -71,6 +71,13 @@ async def work(arguments: argparse.Namespace) -> None:
         while True:
             await asyncio.sleep(arguments.interval)
             await step(agent)
+
+
+def end_with_sigterm() -> None:
+    """Let SIGTERM, however often it comes, cancel the task that runs this."""
+    task = asyncio.current_task()
+    if task:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 async def begin(agent: LiveAgent) -> None:

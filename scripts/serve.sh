@@ -23,6 +23,7 @@ Ready after $(($(date +%s) - begin)) s. In another terminal, here:
       $LISTEN agent_sessions.v1.SessionService/SaveSession
   $bin/grpcurl -plaintext -d '{"agent_id": "support-bot", "session_name": "first"}' $LISTEN agent_sessions.v1.SessionService/RestoreSession
   $bin/sessionctl --target $LISTEN list
+  $bin/sessionctl --target $LISTEN watch support-bot
   make demo
 
 Stop it with Ctrl-C; the data stay in $DATA_DIR.

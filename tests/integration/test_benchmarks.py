@@ -1,6 +1,9 @@
 """The benchmarks run, small and without the peers; how fast anything was is not looked at."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,23 @@ from benchmarks.cases import ReadSizes, parse
 from benchmarks.corpus import Conversation, encode
 from benchmarks.database import Cluster
 from benchmarks.plan import Plan, carry_out
+from benchmarks.processor_time import CLIENT, POSTGRES, SERVER, Clocks, taken
 from benchmarks.results import Result, Run
 from benchmarks.stores.base import Access
 from tests.fixtures.postgres import PostgresCluster
 
 STORES = ("floor", "overwrite", "ours", "ours-snapshot")
+SPENT = 0.3
+BUSY = f"""
+import sys, time
+for _ in range(2):
+    end = time.process_time() + {SPENT}
+    while time.process_time() < end:
+        pass
+    print(flush=True)
+    sys.stdin.readline()
+"""
+"""A program that takes so many seconds of a processor, says so, and goes on when told to."""
 LENGTHS = (1, 3, 5)
 
 
@@ -50,6 +65,8 @@ async def test_run_measures_every_store_and_compares_what_comes_back(
         assert 0 < result.payload_bytes < result.wal_bytes, result.store
         assert result.stored_bytes is not None
         assert result.stored_bytes > result.payload_bytes, result.store
+        parts = {CLIENT, POSTGRES} | ({SERVER} if result.store in stores.OURS else set())
+        assert set(result.processor_seconds) == parts, result.store
     assert Run.read(tmp_path / "results.json").results == run.results
     for store in STORES:
         assert store in report.text(run)
@@ -159,6 +176,42 @@ def made_up(round_: int, store: str, seconds: float) -> Result:
         round=round_, store=store, case="coding:1", saves=100, seconds=seconds, save_p50=seconds, save_p99=seconds,
         payload_bytes=100, wal_bytes=100, stored_bytes=int(100 * seconds), messages_compared=100,
     )  # fmt: skip
+
+
+def test_processor_time_is_by_part_and_save() -> None:
+    run = Run(machine={}, postgres={}, options={"limit": 0})
+    run.stores = {"floor": {}, "ours": {}}
+    run.results = [
+        replace(made_up(1, "floor", 1), processor_seconds={CLIENT: 0.01, POSTGRES: 0.02}),
+        replace(made_up(1, "ours", 1), processor_seconds={CLIENT: 0.03, SERVER: 0.04, POSTGRES: 0.05}),
+    ]
+
+    head, floor, ours = report.table(run, "coding:1")
+
+    columns = [head.index(f"{part} CPU µs") for part in (CLIENT, SERVER, POSTGRES)]
+    assert [floor[column] for column in columns] == ["100", "–", "200"]
+    assert [ours[column] for column in columns] == ["300", "400", "500"]
+
+
+def test_clocks_count_who_works_and_no_time_before() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as busy:
+        assert busy.stdout is not None
+        assert busy.stdin is not None
+        busy.stdout.readline()
+        pids = {CLIENT: [busy.pid], SERVER: [os.getpid()], "nobody": [2**22 + 1]}
+        before = taken(busy.pid)
+        clocks = Clocks(pids)
+        busy.stdin.write(b"\n")
+        busy.stdin.flush()
+        busy.stdout.readline()
+        found = clocks.since(pids)
+        busy.stdin.close()
+    assert before is not None
+    assert set(found) == {CLIENT, SERVER}
+    # Given in hundredths. What it took before is not counted again.
+    assert before > 0.9 * SPENT
+    assert 0.9 * SPENT < found[CLIENT] < 1.9 * SPENT
+    assert found[SERVER] < 0.9 * SPENT
 
 
 def test_ratios_are_to_the_same_round() -> None:

@@ -30,7 +30,8 @@ FROM item WHERE sessions.session_id = item.session_id
 class Relay(SessionServiceServicer):
     """Saves one message per request: session_name is the session, base_revision the message's position."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
+        self._dsn = dsn
         self._pool = pool
         self._ids: dict[str, int] = {}
 
@@ -45,14 +46,17 @@ class Relay(SessionServiceServicer):
     async def SaveSessions(
         self, request_iterator: AsyncIterator[pb.SaveSessionsRequest], context: Any
     ) -> AsyncIterator[pb.SaveSessionsResponse]:
-        """Insert the messages of each frame together."""
-        async with self._pool.acquire() as connection:
+        """Insert the messages of each frame together, over a connection of the stream's own."""
+        connection = await asyncpg.connect(self._dsn)
+        try:
             async for frame in request_iterator:
                 requests = [framed.request for framed in frame.saves]
                 await self._save(connection, requests)
                 yield pb.SaveSessionsResponse(
                     results=[pb.SaveResult(request_id=request.request_id) for request in requests]
                 )
+        finally:
+            connection.terminate()
 
     async def _save(self, connection: Any, requests: Sequence[pb.SaveSessionRequest]) -> None:
         for request in requests:
@@ -76,7 +80,7 @@ class Relay(SessionServiceServicer):
 async def _serve(dsn: str) -> None:
     async with asyncpg.create_pool(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
         server = grpc.aio.server()
-        add_SessionServiceServicer_to_server(Relay(pool), server)
+        add_SessionServiceServicer_to_server(Relay(dsn, pool), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         print(json.dumps({"event": "listening", "address": f"127.0.0.1:{port}"}), file=sys.stderr, flush=True)

@@ -1,22 +1,29 @@
 """The benchmarks run, small and without the peers; how fast anything was is not looked at."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from agent_sessions.v1 import session_pb2
+from agent_sessions.v1 import session_service_pb2 as pb
+from agent_sessions.v1.session_service_pb2_grpc import SessionServiceStub
 
 from benchmarks import load, measurement, report, stores
 from benchmarks.cases import ReadSizes, parse
 from benchmarks.corpus import Conversation, encode
 from benchmarks.database import Cluster
 from benchmarks.plan import Plan, carry_out
+from benchmarks.processes import relay
 from benchmarks.processor_time import CLIENT, POSTGRES, SERVER, Clocks, taken
 from benchmarks.results import Result, Run
-from benchmarks.stores.base import Access
+from benchmarks.stores.base import CONNECTIONS, Access
 from tests.fixtures.postgres import PostgresCluster
 
 STORES = ("floor", "overwrite", "ours", "ours-snapshot")
@@ -71,6 +78,22 @@ async def test_run_measures_every_store_and_compares_what_comes_back(
     for store in STORES:
         assert store in report.text(run)
         assert store in report.document(run)
+
+
+async def test_the_relay_serves_more_streams_than_a_store_has_connections(empty_database_url: str) -> None:
+    await stores.make("relay").prepare(empty_database_url)
+    async with relay(empty_database_url) as (address, _), grpc.aio.insecure_channel(address) as channel:
+        stub: Any = SessionServiceStub(channel)
+        streams = [stub.SaveSessions() for _ in range(CONNECTIONS + 2)]
+        async with asyncio.timeout(60):
+            for number, stream in enumerate(streams):
+                message = session_pb2.Message(payload=session_pb2.Payload(data=b"hello"))
+                delta = session_pb2.StateDelta(appended_messages=[message])
+                request = pb.SaveSessionRequest(session_name=f"s{number}", request_id="1", delta=delta)
+                await stream.write(pb.SaveSessionsRequest(saves=[pb.FramedSave(request=request)]))
+                assert [result.request_id for result in (await stream.read()).results] == ["1"]
+        for stream in streams:
+            await stream.done_writing()
 
 
 @pytest.mark.parametrize("damage", ["lost", "changed"])

@@ -80,7 +80,7 @@ async def test_the_servers_retry_delay_is_waited_for(server: ScriptedServer, cli
     server.script = [Failure(StatusCode.UNAVAILABLE, "wait", retry_after(0.3)), saved()]
     started = time.monotonic()
     await client.save("a", "s", STATE)
-    assert 0.3 <= time.monotonic() - started < 2
+    assert 0.3 <= time.monotonic() - started < 5
 
 
 async def test_a_retry_delay_longer_than_the_timeout_fails_at_once(
@@ -98,12 +98,12 @@ async def test_the_timeout_bounds_all_attempts(server: ScriptedServer, client: S
     server.script = [Failure(StatusCode.UNAVAILABLE, "again")]
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
-        await client.save("a", "s", STATE, timeout=0.5)
-    assert 0.4 <= time.monotonic() - started < 2
+        await client.save("a", "s", STATE, timeout=1)
+    assert 0.8 <= time.monotonic() - started < 10
     assert isinstance(caught.value.last_error, Unavailable)
     assert isinstance(caught.value, TimeoutError)
     assert "again" in str(caught.value)
-    assert len(server.requests) > 3
+    assert len(server.requests) > 2
 
 
 async def test_each_attempt_gets_what_is_left(server: ScriptedServer, client: SessionClient) -> None:

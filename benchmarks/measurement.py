@@ -230,16 +230,14 @@ async def _open(started: Sequence[Client], dsn: str, target: str) -> Sequence[Cl
 def _saved(passes: Sequence[Pass]) -> dict[str, Any]:
     """Return the fields of a Result that tell how saving went."""
     latencies = [latency for one in passes for latency in one.latencies]
-    processor_seconds = Counter[str]()
-    for one in passes:
-        processor_seconds.update(one.processor_seconds)
+    parts = passes[0].processor_seconds
     found = {
         "saves": len(latencies),
         "seconds": sum(one.seconds for one in passes),
         "save_p50": median(latencies),
         "save_p99": quantiles(latencies, n=100)[98],
         "wal_bytes": sum(one.wal_bytes for one in passes),
-        "processor_seconds": dict(processor_seconds),
+        "processor_seconds": {part: sum(one.processor_seconds[part] for one in passes) for part in parts},
     }
     if len(passes) > 1:
         found["p50_growth"] = median(passes[-1].latencies) / median(passes[0].latencies)

@@ -1,6 +1,5 @@
 """Processor time of the processes of a measurement, by their part in it: it tells where a save's time goes."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import psutil
@@ -21,12 +20,12 @@ class Clocks:
 
         Parts without any process are missing.
         """
-        found = Counter[str]()
+        found: dict[str, float] = {}
         for part, members in pids.items():
             for pid in members:
                 if (seconds := taken(pid)) is not None:
-                    found[part] += seconds - self._begun.get(pid, 0.0)
-        return dict(found)
+                    found[part] = found.get(part, 0.0) + seconds - self._begun.get(pid, 0.0)
+        return found
 
 
 def taken(pid: int) -> float | None:

@@ -37,7 +37,9 @@ WHERE backend_xid IS NOT NULL
 """
 """Age in seconds of the oldest transaction with an id: readers of the log wait for it."""
 WATCH_INTERVAL = 0.005
-PIDS = "SELECT array_agg(pid) FROM pg_stat_activity"
+WATCHER = "benchmark watcher"
+"""The application_name of what looks on by itself, and does not count."""
+PIDS = f"SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name <> '{WATCHER}'"  # noqa: S608  a constant
 """Of backends, and of whatever works beside them."""
 
 
@@ -92,7 +94,7 @@ class Cluster:
 
     async def watch(self, ages: list[float]) -> None:
         """Note again and again how old the oldest writing transaction is, until cancelled."""
-        connection = await asyncpg.connect(self.dsn)
+        connection = await asyncpg.connect(self.dsn, server_settings={"application_name": WATCHER})
         try:
             while True:
                 ages.append(await connection.fetchval(OLDEST))

@@ -47,6 +47,7 @@ def main() -> int:
     try:
         asyncio.run(work(arguments))
     except (KeyboardInterrupt, asyncio.CancelledError):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while the interpreter ends, no other handler counts
         say("interrupted")
     except AgentSessionsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -75,9 +76,14 @@ async def work(arguments: argparse.Namespace) -> None:
 
 def end_with_sigterm() -> None:
     """Let SIGTERM, however often it comes, cancel the task that runs this."""
-    task = asyncio.current_task()
-    if task:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def cancel(_number: int, _frame: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
+
+    # Not the loop's own way, which ends with the loop: a second signal might come just then.
+    signal.signal(signal.SIGTERM, cancel)
 
 
 async def begin(agent: LiveAgent) -> None:

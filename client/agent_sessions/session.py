@@ -7,8 +7,10 @@ from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from grpc import StatusCode
+
 from agent_sessions.encoded_state import Change, EncodedState, SmallFields
-from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, MessageTooLarge
+from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, MessageTooLarge, RevisionMismatch
 from agent_sessions.large_states import is_large
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
@@ -252,7 +254,9 @@ class Session:
         if not is_large(len(data), len(change.appended)):
             try:
                 return await self._saver.save(data, request_id, _left(deadline))
-            except BaseRevisionNotFound:
+            except BaseRevisionNotFound as gone:
+                if self._exclusive:
+                    raise self._another(gone) from gone
                 expected = None
             except MessageTooLarge as error:  # this server's limit is lower than usual
                 if error.limit is None:
@@ -283,6 +287,16 @@ class Session:
         expectation = b"" if expected is None else integer(_EXPECTED_REVISION, expected)
         parts = (self._names, _REQUEST_ID, request_id.encode(), tag, length, *content, notes, expectation)
         return b"".join(parts)
+
+    def _another(self, gone: BaseRevisionNotFound) -> RevisionMismatch:
+        """Return what an exclusive session raises where the head has the expected number, but not its base."""
+        return RevisionMismatch(
+            f"{self.agent_id}/{self.session_name}: revision {self.revision} is not there, or not as it was: "
+            "another session may have the name by now",
+            code=StatusCode.ABORTED,
+            reason="REVISION_MISMATCH",
+            metadata={"expected_revision": str(self._head), "current_revision": str(self._head)} | dict(gone.metadata),
+        )
 
     def _acknowledged(self, answer: SaveAnswer) -> SavedRevision:
         revision = answer.revision

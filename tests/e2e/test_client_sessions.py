@@ -158,6 +158,21 @@ async def test_exclusive_writers_are_told(client: SessionClient, agent_id: str) 
     assert (await stored(client, agent_id, revision=2)).messages == ["common", "second"]
 
 
+async def test_an_exclusive_writer_leaves_another_session_of_the_name_alone(
+    client: SessionClient, agent_id: str
+) -> None:
+    mine, other = client.session(agent_id, "s", exclusive=True), client.session(agent_id, "s")
+    for text in ("mine", "mine again"):
+        await mine.append([text])
+    await client.delete(agent_id, "s", purge=True)
+    for text in ("other", "other again"):
+        await other.append([text])
+    for attempt in (mine.append(["x"]), mine.save(State(messages=["x"]))):
+        with pytest.raises(RevisionMismatch):
+            await attempt
+    assert (await stored(client, agent_id)).messages == ["other", "other again"]
+
+
 async def test_going_on_from_an_older_revision(client: SessionClient, agent_id: str) -> None:
     session = client.session(agent_id, "s")
     for text in ("one", "two", "three"):

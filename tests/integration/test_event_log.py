@@ -178,6 +178,20 @@ async def test_a_lost_connection_is_made_again(log: PostgresEventLog, owner: asy
     assert ids((await log.read(START, ALL)).events) == [added]
 
 
+async def test_a_tail_is_not_taken_for_a_place_in_a_newer_log(log: PostgresEventLog, owner: asyncpg.Connection) -> None:
+    await add(owner)
+    page = await log.read(START, ALL)
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await log.keep_watermark(page.identity, page.end)  # the connection is made, and what is newest is noted
+    await add(owner)
+    tail = await log.tail()
+    assert tail.end > page.end
+    assert not (await log.read(tail.end, ALL)).is_older
+
+
 async def test_an_old_copy_in_the_place_of_the_database_is_noticed(
     log: PostgresEventLog, owner: asyncpg.Connection
 ) -> None:

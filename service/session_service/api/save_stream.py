@@ -19,7 +19,7 @@ from agent_sessions.v1.session_service_pb2 import (
     SaveSessionsResponse,
 )
 
-from session_service.api import convert
+from session_service.api import convert, fields
 from session_service.api.errors import INTERNAL, DeadlineExceeded, kind_of, to_save_error
 from session_service.api.outbox import Outbox
 from session_service.api.time_limits import TimeLimits
@@ -175,7 +175,7 @@ class SaveStream:
         self._on_error(reason)
         if (code, reason) == INTERNAL:
             _log.error("save failed", request_id=request_id, exc_info=error)
-        answer = self._outbox.add(request_id)
+        answer = self._outbox.add(request_id[: fields.NAME_LENGTH])
         answer.error.CopyFrom(to_save_error(error, request_id))
         self._outbox.filled(answer)
 

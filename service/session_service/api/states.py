@@ -25,6 +25,10 @@ DEFAULT_MAX_MESSAGES = 20_000
 NO_VALUES: Mapping[str, bytes] = MappingProxyType({})
 """No values."""
 
+_FIELDS = AgentState.DESCRIPTOR.fields_by_number
+_GROUP = 3
+"""A wire type of protobuf's: the start of a group."""
+
 LOOP_STATES = LoopState.DESCRIPTOR.values_by_number
 ROLES = Role.DESCRIPTOR.values_by_number
 
@@ -52,11 +56,24 @@ def take_apart(state: AgentState, agent_id: str, max_messages: int = DEFAULT_MAX
     # What is left is kept as it is, unknown fields included.
     for part in ("agent_id", "message_history", "values", "loop_state", "llm_provider", "auth_context"):
         state.ClearField(part)
-    unknown = UnknownFieldSet(state)
-    numbers = {unknown[place].field_number for place in range(len(unknown))}
-    if AgentState.AUTH_CONTEXT_FIELD_NUMBER in numbers:  # in another wire type: a group
-        state.DiscardUnknownFields()
+    _check_unknown(state)
     return Content(messages, values, small, state.SerializeToString(deterministic=True))
+
+
+def _check_unknown(state: AgentState) -> None:
+    """Drop unknown fields that might be a credential, and groups, which nothing here could take apart again.
+
+    Raises:
+        InvalidField: a field that is known came in another form, as a map's entry does that has unknown fields inside.
+    """
+    unknown = UnknownFieldSet(state)
+    fields_found = [unknown[place] for place in range(len(unknown))]
+    for field in fields_found:
+        number = field.field_number
+        if number in _FIELDS and number != AgentState.AUTH_CONTEXT_FIELD_NUMBER:
+            raise InvalidField(f"snapshot.{_FIELDS[number].name}", "must have the form of its field", f"field {number}")
+    if any(f.field_number in _FIELDS or f.wire_type == _GROUP for f in fields_found):
+        state.DiscardUnknownFields()
 
 
 def take_batch(batch: StateBatch, first: int, max_messages: int = DEFAULT_MAX_MESSAGES) -> list[bytes]:

@@ -153,6 +153,8 @@ class PostgresEventLog:
             async with self._turn:
                 rows = await self._fetch(TAIL)
                 page = _page(self._identity, rows, START, None)
+                if self._newest is not None:  # whoever goes on from this end has gone back nowhere
+                    self._newest = max(self._newest, page.end)
                 return page._replace(xmax=rows[0]["newest_xid"] + 1)
 
     async def keep_watermark(self, identity: LogIdentity, position: Position) -> None:

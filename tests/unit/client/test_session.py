@@ -236,6 +236,20 @@ async def test_an_exclusive_session_tells_what_it_expects(server: ScriptedServer
     assert (saves[-1].delta.base_revision, saves[-1].delta.base_etag) == (4, "etag-4")
 
 
+@pytest.mark.parametrize("call", ["append", "save"])
+async def test_an_exclusive_session_does_not_follow_another_of_its_name(
+    server: ScriptedServer, client: SessionClient, call: str
+) -> None:
+    server.script = [stored(1), BASE_GONE]
+    session = client.session("a", "s", exclusive=True)
+    await session.append(["one"])
+    with pytest.raises(RevisionMismatch, match=r"a/s: revision 1 .* another session") as caught:
+        await (session.append(["two"]) if call == "append" else session.save(State(messages=["one", "two"])))
+    assert (caught.value.code, caught.value.reason) == (StatusCode.ABORTED, "REVISION_MISMATCH")
+    assert caught.value.expected_revision == 1
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("method", ["restore", "load"])
 async def test_a_restarted_worker_goes_on_with_deltas(
     server: ScriptedServer, client: SessionClient, method: str

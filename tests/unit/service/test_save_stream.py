@@ -80,6 +80,18 @@ async def test_all_is_answered_in_frames_of_bounded_size() -> None:
     assert max(answer.ByteSize() for answer in answers) <= MAX_FRAME_BYTES + 2 * largest
 
 
+async def test_of_a_request_id_that_is_none_only_the_beginning_is_sent_back() -> None:
+    sent = SaveSessionsRequest(saves=[FramedSave(request=SaveSessionRequest(request_id="x" * 4_000_000))])
+
+    def refuse(request: SaveSessionRequest) -> Save:
+        raise InvalidField("request_id", "must be a UUID", request.request_id)
+
+    refusing = SaveStream(refuse, Store().save_many, asyncio.Event(), lambda _: None)
+    (answer,) = [answer async for answer in refusing.answers(of(sent))]
+    assert [result.request_id for result in answer.results] == ["x" * 255]
+    assert answer.ByteSize() < 10_000
+
+
 @pytest.mark.parametrize("good", [True, False])
 async def test_a_caller_that_reads_no_answers_is_not_taken_more_from(good: bool) -> None:
     store, read = Store(), 0

@@ -36,7 +36,7 @@ class Running(NamedTuple):
 
     clients: Sequence[Client]
     server_pids: Sequence[int]
-    """None if the clients connect to the database themselves."""
+    """Empty if the clients connect to the database themselves."""
 
 
 @dataclass

@@ -79,8 +79,9 @@ def end_with_sigterm() -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def cancel(_number: int, _frame: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]
+        if task is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(task.cancel)
 
     # Not the loop's own way, which ends with the loop: a second signal might come just then.
     signal.signal(signal.SIGTERM, cancel)

@@ -67,12 +67,11 @@ def _check_unknown(state: AgentState) -> None:
         InvalidField: a field that is known came in another form, as a map's entry does that has unknown fields inside.
     """
     unknown = UnknownFieldSet(state)
-    fields_found = [unknown[place] for place in range(len(unknown))]
-    for field in fields_found:
-        number = field.field_number
+    found = [(unknown[place].field_number, unknown[place].wire_type) for place in range(len(unknown))]
+    for number, _ in found:
         if number in _FIELDS and number != AgentState.AUTH_CONTEXT_FIELD_NUMBER:
             raise InvalidField(f"snapshot.{_FIELDS[number].name}", "must have the form of its field", f"field {number}")
-    if any(f.field_number in _FIELDS or f.wire_type == _GROUP for f in fields_found):
+    if any(number in _FIELDS or wire_type == _GROUP for number, wire_type in found):
         state.DiscardUnknownFields()
 
 

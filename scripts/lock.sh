@@ -6,7 +6,7 @@ uv=$1
 shift
 compile() {
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links "$@" 2>&1 | grep -v 'is ignored' || true
+        --no-emit-index-url --no-emit-find-links -c requirements/held-back.in "$@" 2>&1 | grep -v 'is ignored' || true
 }
 compile pyproject.toml --extra server --extra uvloop --extra embedded --extra dev -o requirements/dev.txt "$@"
 compile pyproject.toml requirements/serve.in --extra server --extra uvloop --extra embedded \

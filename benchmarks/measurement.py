@@ -74,6 +74,7 @@ class Laboratory:
         """Measure one store in one case."""
         template = self.prefilled[stores.tables_of(store)] if case.prefilled else self.templates[store]
         database = await self.cluster.create("run", template)
+        empty = None if case.prefilled else await self.cluster.stored_bytes(database)
         async with self._opened(store, database, case.processes) as running:
             started = running.clients
             first = await self._first_pass(running, case, work) if case.prefilled else None
@@ -93,6 +94,7 @@ class Laboratory:
             payload_bytes=payload_bytes,
             wal_after_checkpoint=first.wal_bytes if first else None,
             stored_bytes=stored,
+            empty_bytes=empty,
             restore_p50=median(latency for one in restored for latency in one["latencies"]),
             messages_compared=sum(one["messages"] for one in restored),
             longest_transaction=max(longest, default=None),

@@ -15,7 +15,7 @@ OURS = "ours"
 Figure = Callable[[Result], float | None]
 COLUMNS = (
     "store", "saves/s", "× floor", "× fastest peer", "× ours", "p50 ms", "p50 × floor", "p99 ms", "WAL × payload",
-    "stored × payload", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
+    "stored × payload", "of it empty", "stored × ours", "restore p50 ms", "p50 last/first", "WAL last/first",
     "longest transaction ms", *(f"{part} CPU µs" for part in PARTS),
 )  # fmt: skip
 
@@ -92,6 +92,7 @@ def _cells(run: Run, case: str, store: str, results: Sequence[Result]) -> tuple[
         own("{:.1f}", lambda result: 1000 * result.save_p99),
         _wal(results),
         own("{:.2f}", lambda result: _part(result.stored_bytes, result)),
+        own("{:.2f}", lambda result: _part(result.empty_bytes, result)),
         beside("{:.3f}", OURS, lambda result: result.stored_bytes) if store in stores.OURS - {OURS} else NONE,
         own("{:.2f}", lambda result: None if result.restore_p50 is None else 1000 * result.restore_p50),
         own("{:.2f}", lambda result: result.p50_growth),

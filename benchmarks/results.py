@@ -31,6 +31,8 @@ class Result:
     """Prefilled tables only: in the first pass, which began right after a checkpoint."""
     stored_bytes: int | None = None
     """Fresh tables only: everything in the database after VACUUM."""
+    empty_bytes: int | None = None
+    """The same before the first save: indexes begin with a page each."""
     restore_p50: float | None = None
     """Per session, one after another; everything restored was equal to what was saved."""
     messages_compared: int

@@ -72,6 +72,8 @@ async def test_run_measures_every_store_and_compares_what_comes_back(
         assert 0 < result.payload_bytes < result.wal_bytes, result.store
         assert result.stored_bytes is not None
         assert result.stored_bytes > result.payload_bytes, result.store
+        assert result.empty_bytes is not None
+        assert 0 < result.empty_bytes < result.stored_bytes, result.store
         parts = {CLIENT, POSTGRES} | ({SERVER} if result.store in stores.OURS else set())
         assert set(result.processor_seconds) == parts, result.store
     assert Run.read(tmp_path / "results.json").results == run.results

@@ -32,7 +32,7 @@ print((faults() - before) // 20)
 
 def pages(how: str, **environment: str) -> int:
     """Return how many pages a large answer gets from the kernel, in a process of its own."""
-    told = subprocess.run(  # noqa: S603 - this program
+    told = subprocess.run(
         [sys.executable, "-c", PROGRAM, how],
         env={"PYTHONPATH": ":".join(sys.path), **environment},
         check=False,

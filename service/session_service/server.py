@@ -169,7 +169,7 @@ class Server:
         stack.push_async_callback(watch_log.close)
         for work in (
             Feed(feed_log, hints, hub, settings.event_poll_interval, metrics).run(),
-            Listener(database, heard).run(),
+            Listener(database, heard, own=notifier).run(),
             notifier.run(),
             watches.run(),
         ):

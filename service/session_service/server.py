@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from session_service.addresses import Address
+from session_service.allocator import keep_freed_memory
 from session_service.api.interceptors import layers, observation
 from session_service.api.interceptors.pipeline import Pipeline
 from session_service.api.session_servicer import SessionServicer
@@ -93,6 +94,7 @@ class Server:
             await stack.enter_async_context(running(self._housekeeping(database).run()))
             await self._readiness.database(up=True)
             _spare_the_collector()
+            keep_freed_memory()
             _log.info("listening", address=str(address))
             self._started = True
             await self._stopping.wait()
@@ -167,7 +169,7 @@ class Server:
         stack.push_async_callback(watch_log.close)
         for work in (
             Feed(feed_log, hints, hub, settings.event_poll_interval, metrics).run(),
-            Listener(database, heard).run(),
+            Listener(database, heard, own=notifier).run(),
             notifier.run(),
             watches.run(),
         ):

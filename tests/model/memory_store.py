@@ -265,7 +265,7 @@ class MemoryStore:
     def _restored(self, kept: _Kept, number: int, message_limit: int) -> Restored:
         content = kept.contents[number - 1]
         first = max(len(content.messages) - message_limit, 0) if message_limit else 0
-        return Restored(kept.session, kept.revisions[number - 1], _state(content, first))
+        return Restored(kept.session, kept.revisions[number - 1], [_state(content, first)])
 
     def _find(self, key: SessionKey) -> _Kept:
         if _name(key) not in self._kept:

@@ -368,7 +368,7 @@ async def download(
     """Restore by a download."""
     found = await store.download(change, target, limit, now, recorded=recorded)
     async with aclosing(found.parts) as parts:
-        return Restored(found.session, found.revision, b"".join([found.state, *[part async for part in parts]]))
+        return Restored(found.session, found.revision, [found.state, *[part async for part in parts]])
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,7 @@ class SessionServicer(SessionServiceServicer):
         answer = pb.GetRevisionResponse(
             session=convert.session(found.session), revision=convert.revision(found.revision)
         )
-        return answer if found.state is None else states.append_to(answer, found, request.agent_id)
+        return answer if found.pieces is None else states.append_to(answer, found, request.agent_id)
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
         """List sessions, page by page."""

@@ -25,6 +25,8 @@ DEFAULT_MAX_MESSAGES = 20_000
 NO_VALUES: Mapping[str, bytes] = MappingProxyType({})
 """No values."""
 
+Piece = bytes | memoryview
+
 _FIELDS = AgentState.DESCRIPTOR.fields_by_number
 _GROUP = 3
 """A wire type of protobuf's: the start of a group."""
@@ -112,12 +114,13 @@ def append_to(answer: RestoreSessionResponse | GetRevisionResponse, found: Resto
     The stored bytes are an AgentState already, and every row's checksum was
     looked at: a state of megabytes is neither parsed nor written anew.
     """
-    return b"".join((answer.SerializeToString(), *_embedded(answer.STATE_FIELD_NUMBER, found.state or b"", agent_id)))
+    state = _embedded(answer.STATE_FIELD_NUMBER, found.pieces or (), agent_id)
+    return b"".join((answer.SerializeToString(), *state))
 
 
 def header_of(header: DownloadHeader, state: bytes, agent_id: str) -> bytes:
     """The first message of a download in wire form; see append_to()."""
-    whole = b"".join((header.SerializeToString(), *_embedded(header.STATE_FIELD_NUMBER, state, agent_id)))
+    whole = b"".join((header.SerializeToString(), *_embedded(header.STATE_FIELD_NUMBER, (state,), agent_id)))
     return _prefix(DownloadSessionResponse.HEADER_FIELD_NUMBER, len(whole)) + whole
 
 
@@ -126,9 +129,9 @@ def batch_of(part: bytes) -> bytes:
     return _prefix(DownloadSessionResponse.BATCH_FIELD_NUMBER, len(part)) + part
 
 
-def _embedded(number: int, state: bytes, agent_id: str) -> tuple[bytes, bytes, bytes]:
+def _embedded(number: int, state: Sequence[Piece], agent_id: str) -> tuple[Piece, ...]:
     agent = AgentState(agent_id=agent_id).SerializeToString()
-    return _prefix(number, len(state) + len(agent)), state, agent
+    return _prefix(number, sum(map(len, state)) + len(agent)), *state, agent
 
 
 def _prefix(number: int, size: int) -> bytes:

@@ -24,11 +24,9 @@ FAST, UNHURRIED = 1, 8
 Of 64 messages of recorded conversations, the second takes 16 (short ones) to 40 µs for each, the first 4 to 7, and
 it leaves a tenth less. From level 9 on, a hundredth less takes twice the time, and more."""
 
-MANY = 100
-"""Payloads from which on they are unpacked by several threads at once."""
-
-THREADS = 2
-"""That many. Unpacking small payloads is most of what a long state costs."""
+MANY = 16
+"""Payloads from which on they are unpacked in one go: with fewer, it takes longer to begin. Between payloads that are
+unpacked singly, the thread has to get hold of the interpreter again, which another one may keep for milliseconds."""
 
 Unpacked: TypeAlias = bytes | memoryview
 """Bytes of their own, or a part of a buffer that holds many."""
@@ -86,18 +84,22 @@ def unpack_all(codecs: Sequence[int], raw_sizes: Sequence[int], payloads: Sequen
     if codecs.count(ZSTD) < MANY:
         return list(map(unpack, codecs, raw_sizes, payloads))
     chosen = [codec == ZSTD for codec in codecs]
-    sizes = [*compress(raw_sizes, chosen)]
-    try:
-        together: Any = _decompressor().multi_decompress_to_buffer(
-            [*compress(payloads, chosen)], decompressed_sizes=struct.pack(f"={len(sizes)}Q", *sizes), threads=THREADS
-        )
-    except zstandard.ZstdError as error:
-        raise Damaged("broken zstd data") from error
-    unpacked = iter(together)
+    if all(chosen):
+        return _unpack_together(raw_sizes, payloads)
+    unpacked = iter(_unpack_together([*compress(raw_sizes, chosen)], [*compress(payloads, chosen)]))
     return [
         next(unpacked) if codec == ZSTD else unpack(codec, raw_size, payload)
         for codec, raw_size, payload in zip(codecs, raw_sizes, payloads, strict=True)
     ]
+
+
+def _unpack_together(raw_sizes: Sequence[int], payloads: Sequence[bytes]) -> list[Unpacked]:
+    sizes = struct.pack(f"={len(raw_sizes)}Q", *raw_sizes)
+    try:
+        found: Any = _decompressor().multi_decompress_to_buffer([*payloads], decompressed_sizes=sizes, threads=1)
+    except zstandard.ZstdError as error:
+        raise Damaged("broken zstd data") from error
+    return [*found]
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:

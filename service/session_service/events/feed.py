@@ -128,12 +128,15 @@ class Feed:
     async def _wait(self, page: LogPage) -> None:
         """Wait until the next look is due."""
         read = self._clock()
-        are_saves_wanted = EventType.SAVED in self._sink.wanted_types()
+        wanted = self._sink.wanted_types()
+        are_saves_wanted = EventType.SAVED in wanted
         if page.is_held_back:
             pause = self._held.pause(SAVES_APART if are_saves_wanted else HELD_PAUSE)
         else:
             self._held.passed()
             pause = self._poll_interval
-        hint = await self._hints.wait(Hint.SAVES if are_saves_wanted else Hint.OTHERS, pause)
+        # While nobody watches, nothing that is written makes a look worth its time, which the one who writes would pay.
+        least = Hint.WATCHES if not wanted else Hint.SAVES if are_saves_wanted else Hint.OTHERS
+        hint = await self._hints.wait(least, pause)
         if hint is Hint.SAVES and (left := read + SAVES_APART - self._clock()) > 0:
             await self._hints.wait(Hint.OTHERS, left)

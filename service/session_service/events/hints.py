@@ -12,6 +12,8 @@ class Hint(IntEnum):
     """Of what was written nothing but saves is known."""
     OTHERS = 2
     """Something else was written: restores, deletes."""
+    WATCHES = 3
+    """Somebody wants events that nobody wanted before."""
 
 
 class Hints:

@@ -126,7 +126,7 @@ class Hub:
     async def join(self, subscription: Subscription) -> Position:
         """Let the hub put in all events after the place that is returned."""
         if not subscription.wanted.types <= self.wanted_types():
-            self._hints.tell(Hint.OTHERS)
+            self._hints.tell(Hint.WATCHES)
         self._types.update(subscription.wanted.types)
         subscription.is_counted = True
         joining = _Joining(subscription, asyncio.get_running_loop().create_future())

@@ -45,6 +45,11 @@ class Notifier:
         self._urgent = asyncio.Event()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the backend that notifies."""
+        return None if self._connection is None else self._connection.get_server_pid()
+
     def tell(self, *, only_saves: bool) -> None:
         """Something was written, and committed."""
         self._pending.add(SAVES if only_saves else OTHERS)
@@ -87,10 +92,14 @@ class Notifier:
 class Listener:
     """Hears what the servers tell, over a connection of its own."""
 
-    def __init__(self, database: Database, heard: Callable[[bool], None]) -> None:
-        """`heard`: called with whether nothing but saves was written; also when something may have been missed."""
+    def __init__(self, database: Database, heard: Callable[[bool], None], own: Notifier | None = None) -> None:
+        """Listens for others than `own`, who knows already.
+
+        `heard`: called with whether nothing but saves was written; also when something may have been missed.
+        """
         self._database = database
         self._heard = heard
+        self._own = own
 
     async def run(self) -> None:
         """Listen, until cancelled."""
@@ -110,5 +119,6 @@ class Listener:
                 if connection is not None:
                     connection.terminate()
 
-    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        self._heard(payload == SAVES)
+    def _on_notification(self, _connection: Any, pid: int, _channel: str, payload: object) -> None:
+        if self._own is None or pid != self._own.pid:
+            self._heard(payload == SAVES)

@@ -1,4 +1,4 @@
-"""What the write batcher carries: rows for the functions of 0002_functions.sql, and the calls themselves."""
+"""What the write batcher carries: rows for the functions of the migrations, and the calls themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class SaveStatus(IntEnum):
 
 
 class ChangeStatus(IntEnum):
-    """What change_sessions_v1 and purge_session_v2 say of an item."""
+    """What change_session_v2, change_sessions_v1 and purge_session_v2 say of an item."""
 
     DONE = 0
     REPLAYED = 1
@@ -125,7 +125,7 @@ class SaveRest(NamedTuple):
 
 
 class ChangeRow(NamedTuple):
-    """One restore, delete or undelete, in the order of change_sessions_v1's parameters from p_type on."""
+    """One restore, delete or undelete, in the order of the parameters from p_type on, of either function."""
 
     type: int
     bucket: int
@@ -168,6 +168,9 @@ class ChangeOperation:
 Operation = SaveOperation | ChangeOperation
 
 SAVE = "SELECT * FROM save_sessions_v2($1, $2, $3, $4, $5)"
+CHANGE_ONE = """
+    SELECT * FROM change_session_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+"""
 CHANGE = """
     SELECT * FROM change_sessions_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 """
@@ -184,6 +187,8 @@ async def execute(connection: Connection, batch: Sequence[Operation], *, wait: b
     Returns:
         The result rows, in the order of the batch.
     """
+    if len(batch) == 1 and isinstance(batch[0], ChangeOperation):
+        return await connection.fetch(CHANGE_ONE, wait, *batch[0].lock_keys, *batch[0].row)
     locks = sorted((key, item) for item, op in enumerate(batch, 1) for key in op.lock_keys)
     head = (wait, [item for _, item in locks], [key for key, _ in locks])
     saves = [op for op in batch if isinstance(op, SaveOperation)]

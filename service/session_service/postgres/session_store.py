@@ -160,8 +160,8 @@ class PostgresSessionStore:
         limit = self._max_read_bytes
         with self._noticing_damage():
             found = await states.read(self._database.fetch, key, target, message_limit, limit)
-        if found.state is not None:
-            self._observer.restored(found.revision.message_count, len(found.state))
+        if found.pieces is not None:
+            self._observer.restored(found.revision.message_count, sum(map(len, found.pieces)))
             return found
         if not message_limit:
             raise _too_large(key, found.revision, limit, found.revision.size_bytes)
@@ -178,7 +178,7 @@ class PostgresSessionStore:
                 size += len(part)
                 if size > self._max_read_bytes:
                     raise _too_large(key, opened.revision, self._max_read_bytes, size)
-        return Restored(opened.session, opened.revision, b"".join(pieces))
+        return Restored(opened.session, opened.revision, pieces)
 
     async def _parts(self, opened: Opened) -> AsyncGenerator[bytes, None]:
         size = len(opened.state)

@@ -20,16 +20,15 @@ from session_service.sessions.model import Restored, SessionKey, Target
 Fetch = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
 """Database.fetch, or the fetch of one connection."""
 
-FOUND, VALUE, SEGMENT = 0, 1, 2
-"""What a row of READ holds."""
-_PART, _PLACE, _SIZE = 0, itemgetter(2), itemgetter(6)
+_FOUND_PART, _COUNT, _SIZE = 0, 2, itemgetter(5)
+"""Columns of READ."""
 
 NO_LIMIT = (1 << 63) - 1
 """Bytes that no state has."""
 
 MANY, LARGE = 100, 512 << 10
-"""Segments, and bytes of their messages, from which on another thread puts the state together: unpacking them need not
-hold up the event loop."""
+"""Segments, and bytes of their messages, from which on other threads check and unpack them: that need not hold up the
+event loop."""
 
 # Each of the tables here is read by its primary key, whatever its statistics say: a plan may have been
 # cached while the tables were young. Joins could be turned round, or made by a hash of a whole bucket;
@@ -67,7 +66,8 @@ FIND = f"SELECT {_FOUND_COLUMNS}, r.transcript_id AS r_transcript_id {_FOUND}"
 # revision's transcript up to the oldest ancestor that is needed; each transcript
 # gives the messages from its own start (or from `low`) up to where its child begins.
 #
-# A row for each part, in any order: the revision as one composite value, the big values, the segments.
+# A row for each part, in any order: the revision as one composite value, the big values (which have no message_count),
+# the segments. Each further column would take a thirtieth more time.
 # Rows, because they stream; arrays of 1,000 payloads would be built, and copied, before the first byte leaves.
 READ = f"""
     WITH RECURSIVE found AS (
@@ -95,12 +95,12 @@ READ = f"""
         ) AS t
         WHERE w.parent_message_count > w.low
     )
-    SELECT {FOUND} AS part, f AS found, NULL::bigint AS place, NULL::integer AS message_count,
-        NULL::bigint AS end_bytes, NULL::bigint AS high, NULL::integer AS raw_size, NULL::smallint AS codec,
-        NULL::bytea AS digest, NULL::bytea AS payload, NULL::integer AS checksum
+    SELECT f AS found, NULL::bigint AS place, NULL::integer AS message_count, NULL::bigint AS end_bytes,
+        NULL::bigint AS high, NULL::integer AS raw_size, NULL::smallint AS codec, NULL::bytea AS digest,
+        NULL::bytea AS payload, NULL::integer AS checksum
     FROM found AS f
     UNION ALL
-    SELECT {VALUE}, NULL, n.place, NULL, NULL, NULL, v.raw_size, v.codec, d.digest, v.payload, v.checksum
+    SELECT NULL, n.place, NULL, NULL, NULL, v.raw_size, v.codec, d.digest, v.payload, v.checksum
     FROM found AS f
     CROSS JOIN LATERAL generate_series(
         0, CASE WHEN f.r_size_bytes <= $8 THEN length(f.r_value_digests) / {DIGEST_SIZE} ELSE 0 END - 1
@@ -112,8 +112,8 @@ READ = f"""
         LIMIT 1
     ) AS v ON true
     UNION ALL
-    SELECT {SEGMENT}, NULL, g.first_message, g.message_count, g.end_bytes, w.high, g.raw_size, g.codec,
-        g.digest, g.payload, g.checksum
+    SELECT NULL, g.first_message, g.message_count, g.end_bytes, w.high, g.raw_size, g.codec, g.digest, g.payload,
+        g.checksum
     FROM walk AS w
     CROSS JOIN LATERAL (
         SELECT x.* FROM transcript_segments AS x
@@ -166,19 +166,22 @@ async def read(
         CorruptData: something that the revision needs is damaged or missing.
     """
     parts = await fetch(READ, *_arguments(key, target), message_limit, max_bytes)
-    row = _present([dict(zip(_FOUND_NAMES, part["found"], strict=True)) for part in _of(FOUND, parts)], key, target)
+    others = [part for part in parts if part[_COUNT] is None]
+    found = [part[_FOUND_PART] for part in others if part[_FOUND_PART] is not None]
+    row = _present([dict(zip(_FOUND_NAMES, one, strict=True)) for one in found], key, target)
     session, revision = rows.session(row, key.agent_id), rows.revision(row, row["uid"])
     if revision.size_bytes > max_bytes:
         return Restored(session, revision, None)
-    values, segments = _of(VALUE, parts), _of(SEGMENT, parts)
+    values = [part for part in others if part[_FOUND_PART] is None]
+    segments = [part for part in parts if part[_COUNT] is not None]
     try:
         if len(segments) < MANY and sum(map(_SIZE, segments)) < LARGE:
-            state = stored_state.join(row, values, segments)
+            pieces = stored_state.pieces(row, values, segments)
         else:
-            state = await asyncio.to_thread(stored_state.join, row, values, segments)
+            pieces = await asyncio.to_thread(stored_state.pieces, row, values, segments, shared=True)
     except stored_state.Damaged as error:
         raise damaged(key, revision.revision, error) from error
-    return Restored(session, revision, state)
+    return Restored(session, revision, pieces)
 
 
 def damaged(key: SessionKey, revision: int, error: Exception) -> CorruptData:
@@ -200,11 +203,6 @@ def _arguments(key: SessionKey, target: Target) -> tuple[Any, ...]:
         target.revision,
         target.checkpoint_id or None,
     )
-
-
-def _of(part: int, found: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
-    """The rows of one kind, in their order: PostgreSQL need not keep any."""
-    return sorted((row for row in found if row[_PART] == part), key=_PLACE)
 
 
 def _present(found: Sequence[rows.Row], key: SessionKey, target: Target) -> rows.Row:

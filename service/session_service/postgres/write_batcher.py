@@ -171,10 +171,11 @@ class WriteBatcher:
                 await self._flush([waiting])
             return
         self._observer.flushed(len(batch), time.perf_counter() - begin)
-        self._database.on_event(isinstance(batch[0].operation, SaveOperation))
         for waiting, row in zip(batch, rows, strict=True):
             if not waiting.outcome.done():
                 waiting.outcome.set_result(row)
+        # After the callers: what follows the log begins to read it at once, and they would wait for that.
+        self._database.on_event(isinstance(batch[0].operation, SaveOperation))
 
     async def _execute(self, operations: Sequence[Operation]) -> Sequence[asyncpg.Record]:
         """Repeats once over a new connection: every operation carries a request_id, so nothing is done twice."""

@@ -151,7 +151,13 @@ class Restored:
 
     session: Session
     revision: Revision
-    state: bytes | None
+    pieces: Sequence[bytes | memoryview] | None
+    """What the wire form is joined from. Whoever puts more around it joins all at once, and copies megabytes once."""
+
+    @property
+    def state(self) -> bytes | None:
+        """The wire form."""
+        return None if self.pieces is None else b"".join(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ async def running() -> AsyncIterator[Running]:
 
 def error_info(error: grpc.aio.AioRpcError) -> ErrorInfo:
     # The stubs' type of it cannot be read as the pairs that it holds.
-    trailing = dict(cast("Any", error.trailing_metadata()))
+    trailing = dict([*cast("Any", error.trailing_metadata())])
     details = trailing["grpc-status-details-bin"]
     assert isinstance(details, bytes)
     info = ErrorInfo()
@@ -316,7 +316,7 @@ async def test_the_request_id_comes_back(running: Running, given: str, kept: boo
     for method, request in (("unary", REQUEST), ("unary", GetSessionRequest(session_name="invalid"))):
         call = running.call(method, request, metadata=(("x-request-id", given),))
         await asyncio.gather(call, return_exceptions=True)
-        returned = dict(await call.trailing_metadata())["x-request-id"]
+        returned = dict([*await call.trailing_metadata()])["x-request-id"]
         assert (returned == given) is kept
         assert returned
         assert (await running.ended()).request_id == returned

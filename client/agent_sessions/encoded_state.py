@@ -59,21 +59,40 @@ class Change(NamedTuple):
     set_values: Mapping[str, bytes]
     remove_values: Sequence[str]
 
-    def as_delta(self, base_revision: int, base_etag: str) -> list[bytes]:
-        """Encode it as a StateDelta, in pieces."""
-        pieces = [self.small.in_delta]
-        if base_revision:
-            etag = base_etag.encode()
-            pieces += (_BASE_REVISION, varint(base_revision), _BASE_ETAG, varint(len(etag)), etag)
-        if self.truncate_to is not None:
-            pieces += (_TRUNCATE_TO, varint(self.truncate_to))
-        for message in self.appended:
-            pieces += (_APPENDED, varint(len(message)), message)
-        for name, value in self.set_values.items():
-            pieces.append(embedded(_SET_VALUES, _entry(name, value)))
-        for name in self.remove_values:
-            pieces.append(embedded(_REMOVE_VALUES, name.encode()))
-        return pieces
+    def as_delta(self, base: bytes) -> bytes:
+        """Encode it as a StateDelta; see `encode_delta`."""
+        return encode_delta(base, self.small, self.appended, self.set_values, self.remove_values, self.truncate_to)
+
+
+def encode_base(revision: int, etag: str) -> bytes:
+    """Encode what a delta is based on, as fields of a StateDelta."""
+    encoded = etag.encode()
+    return b"".join((_BASE_REVISION, varint(revision), _BASE_ETAG, varint(len(encoded)), encoded))
+
+
+def encode_delta(
+    base: bytes,
+    small: SmallFields,
+    appended: Sequence[bytes],
+    set_values: Mapping[str, bytes],
+    remove_values: Sequence[str],
+    truncate_to: int | None = None,
+) -> bytes:
+    """Encode a StateDelta.
+
+    - base: as `encode_base` returns it; empty: there is none.
+    - The others: as in a Change.
+    """
+    pieces = [small.in_delta, base]
+    if truncate_to is not None:
+        pieces += (_TRUNCATE_TO, varint(truncate_to))
+    for message in appended:
+        pieces += (_APPENDED, varint(len(message)), message)
+    if set_values:
+        pieces += [embedded(_SET_VALUES, _entry(name, value)) for name, value in set_values.items()]
+    if remove_values:
+        pieces += [embedded(_REMOVE_VALUES, name.encode()) for name in remove_values]
+    return b"".join(pieces)
 
 
 @dataclass(slots=True)
@@ -128,21 +147,25 @@ class EncodedState:
             [name for name in self.values if name not in later.values],
         )
 
-    def apply(self, change: Change) -> None:
-        """Make the change; costs what is new, not what is there."""
-        if change.truncate_to is not None:
-            del self.messages[change.truncate_to :]
-        self.messages += change.appended
-        for name in change.remove_values:
-            self.values.pop(name, None)
-        self.values |= change.set_values
-        self.small = change.small
+    def append(
+        self,
+        small: SmallFields,
+        messages: Sequence[bytes],
+        set_values: Mapping[str, bytes],
+        remove_values: Sequence[str],
+    ) -> None:
+        """Make a change that only adds messages; costs what is new, not what is there."""
+        self.small = small
+        self.messages += messages
+        if remove_values:
+            for name in remove_values:
+                self.values.pop(name, None)
+        if set_values:
+            self.values |= set_values
 
-    def changed(self, change: Change) -> "EncodedState":
-        """Return a copy with the change made."""
-        copy = EncodedState([*self.messages], {**self.values}, self.small, self.rest)
-        copy.apply(change)
-        return copy
+    def copy(self) -> "EncodedState":
+        """Return one that changes by itself."""
+        return EncodedState([*self.messages], {**self.values}, self.small, self.rest)
 
 
 def _common_prefix(old: list[bytes], new: list[bytes]) -> int:

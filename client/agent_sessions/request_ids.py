@@ -5,14 +5,40 @@ import socket
 import uuid
 from functools import cache
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""The digit that holds an id's variant, with that set and its other two bits kept."""
+_AT_ONCE = 256
+"""Ids that are made together: one takes a sixth of the time that way."""
+_DASHES = (8, 13, 18, 23)
+_DIGITS = [place for place in range(36) if place not in _DASHES]
+"""Where an id's 32 digits stand."""
+_VERSION, _VARIANT = 14, 19
+"""Where the digits stand that tell the kind of the id."""
+_TO_VARIANT = bytes.maketrans(b"0123456789abcdef", b"89ab89ab89ab89ab")
+"""Keeps two random bits of the digit."""
+
+_made: list[str] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_made.clear)  # the parent will use them
 
 
 def new_request_id() -> str:
-    """Return a random UUID (RFC 4122, version 4); `str(uuid.uuid4())` takes twice as long."""
-    digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+    """Return a random UUID (RFC 4122, version 4)."""
+    try:
+        return _made.pop()
+    except IndexError:
+        first, *rest = _make()
+        _made.extend(rest)
+        return first
+
+
+def _make() -> list[str]:
+    digits = os.urandom(16 * _AT_ONCE).hex().encode()
+    ids = bytearray(b"-" * 36 * _AT_ONCE)
+    for source, place in enumerate(_DIGITS):  # this digit of all ids
+        ids[place::36] = digits[source::32]
+    ids[_VERSION::36] = b"4" * _AT_ONCE
+    ids[_VARIANT::36] = ids[_VARIANT::36].translate(_TO_VARIANT)
+    text = ids.decode()
+    return [text[start : start + 36] for start in range(0, len(text), 36)]
 
 
 def given_or_new(request_id: str | None) -> str:

@@ -42,24 +42,22 @@ class Saver:
         connection, stream = self._connection, self._stream
         started = time.monotonic()
         seconds = connection.timeout if timeout is None else timeout
+        deadline = started + seconds if seconds > 0 else started
         retries: Retries | None = None
-        left = max(0.0, seconds)
         while True:
             try:
-                if stream is None or not stream.takes(len(data), request_id):
-                    return await connection.attempt(self._unary or self._open(), data, left)
-                deadline = time.monotonic() + left
+                if stream is None or (answer := stream.save(connection, data, request_id, deadline)) is None:
+                    return await connection.attempt(self._unary or self._open(), data, _left(deadline))
                 try:
-                    return await stream.save(connection.channel, data, request_id, deadline)
+                    return await answer
                 except StreamRefused as refused:
                     # Not a retry: the server may not even have seen the save, and the request_id makes it safe.
-                    left = max(0.0, deadline - time.monotonic())
-                    answer = await connection.attempt(self._unary or self._open(), data, left)
+                    response = await connection.attempt(self._unary or self._open(), data, _left(deadline))
                     stream.unary_worked(refused)
-                    return answer
+                    return response
             except SessionServiceError as error:
                 retries = retries or Retries(started, seconds, connection.retry)
-                left = await retries.wait_after(error)
+                await retries.wait_after(error)
 
     async def save_snapshot(self, request: messages.SaveSessionRequest, deadline: float) -> SaveAnswer:
         """Send a snapshot as one request or, if that is too large, as an upload. Uses it up."""
@@ -67,7 +65,7 @@ class Saver:
         data = request.SerializeToString()
         if not is_large(len(data), len(history)):
             try:
-                return await self.save(data, request.request_id, max(0.0, deadline - time.monotonic()))
+                return await self.save(data, request.request_id, _left(deadline))
             except MessageTooLarge as error:  # this server's limit is lower than usual
                 if error.limit is None or not history:
                     raise
@@ -79,13 +77,13 @@ class Saver:
     async def upload(self, header: bytes, history: Sequence[bytes], request_id: str, deadline: float) -> SaveAnswer:
         """Send a state that is too large for one request; see `LargeStates.upload`."""
         try:
-            return await self._large.upload(header, history, max(0.0, deadline - time.monotonic()))
+            return await self._large.upload(header, history, _left(deadline))
         except Unimplemented:
             # A server without uploads may take large requests; else it says how large. Two snapshots in a request
             # are one with the fields of both.
             run = b"".join(embedded(_MESSAGE_HISTORY, message) for message in history)
             request = header + embedded(_SNAPSHOT, run)
-            return await self.save(request, request_id, max(0.0, deadline - time.monotonic()))
+            return await self.save(request, request_id, _left(deadline))
 
     async def close(self) -> None:
         """End the stream after its last answer. May be called twice."""
@@ -97,3 +95,7 @@ class Saver:
             _METHOD, response_deserializer=messages.SaveSessionResponse.FromString
         )
         return self._unary
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

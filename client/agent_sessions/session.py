@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from grpc import StatusCode
 
-from agent_sessions.encoded_state import Change, EncodedState, SmallFields
+from agent_sessions.encoded_state import Change, EncodedState, SmallFields, encode_base, encode_delta
 from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, MessageTooLarge, RevisionMismatch
-from agent_sessions.large_states import is_large
+from agent_sessions.large_states import LARGEST_REQUEST, is_large
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
 from agent_sessions.saver import SaveAnswer, Saver
@@ -87,7 +87,8 @@ class Session:
         """The session's name."""
         self.revision = 0
         """The base's number: the revision that was acknowledged or read last; 0: none yet."""
-        self._etag = ""
+        self._base = b""
+        """The base, as a delta names it."""
         self._head = 0
         self._state = EncodedState()
         self._client = client
@@ -95,9 +96,9 @@ class Session:
         self._exclusive = exclusive
         self._timeout = client.timeout
         self._client_id = client.client_id if client_id is None else client_id
-        self._names = _Request(
-            agent_id=agent_id, session_name=session_name, client_id=self._client_id, user_id=user_id
-        ).SerializeToString()
+        names = _Request(agent_id=agent_id, session_name=session_name, client_id=self._client_id, user_id=user_id)
+        self._beginning = names.SerializeToString() + _REQUEST_ID
+        """Of every request, up to its request_id."""
         self._turn = Turn()
 
     @property
@@ -131,24 +132,36 @@ class Session:
             encode(message, f"messages[{place}]").SerializeToString(deterministic=True)
             for place, message in enumerate(new_messages)
         ]
-        small = self._small(loop_state, llm_provider, auth_context)
+        keeps_small = loop_state is KEEP and llm_provider is KEEP and auth_context is KEEP
+        small = {} if keeps_small else self._small(loop_state, llm_provider, auth_context)
         values = self._values(set_values) if set_values else {}
         removed = tuple(remove_values)
-        notes = _notes(checkpoint_id, metadata, labels)
-        # As `_in_turn` does it, which takes more coroutines: this is what is called for every message.
+        notes = _notes(checkpoint_id, metadata, labels) if checkpoint_id or metadata or labels is not None else b""
+        # As `_in_turn` and `_send_change` do it, which take more coroutines: this is what is called for every message.
         seconds = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         if self._turn.taken:
             await self._turn.wait_in_call(deadline, seconds)
+            seconds = _left(deadline)
         else:
             self._turn.taken = True
         try:
-            now = replace(self._state.small, **small) if small else self._state.small
-            change = Change(now, appended, None, values, removed)
+            state = self._state
+            now = replace(state.small, **small) if small else state.small
             # Nothing was read or saved yet: this begins a session, and must not end another.
             expected = 0 if not self.revision and not self._exclusive else None
-            answer = await self._send_change(change, None, notes, deadline, expected)
-            self._state.apply(change)
+            request_id = new_request_id()
+            delta = encode_delta(self._base, now, appended, values, removed)
+            data = self._delta(request_id, delta, notes, expected)
+            try:
+                if is_large(len(data), len(appended)):
+                    raise _too_large()
+                answer: SaveAnswer = await self._saver.save(data, request_id, seconds)
+            except (BaseRevisionNotFound, MessageTooLarge) as refusal:
+                whole = state.copy()
+                whole.append(now, appended, values, removed)
+                answer = await self._send_whole(whole, refusal, notes, deadline, expected)
+            state.append(now, appended, values, removed)
             return self._acknowledged(answer)
         finally:
             self._turn.pass_on()
@@ -240,52 +253,63 @@ class Session:
         """Do one thing after the other, in the order of the calls; `work` is given its deadline."""
         return await self._turn.run(work, self._timeout if timeout is None else timeout)
 
-    async def _send_change(
+    async def _send_change(self, change: Change, whole: EncodedState, notes: bytes, deadline: float) -> SaveAnswer:
+        """Send a delta, or the whole state instead."""
+        request_id = new_request_id()
+        data = self._delta(request_id, change.as_delta(self._base), notes)
+        try:
+            if is_large(len(data), len(change.appended)):
+                raise _too_large()
+            return await self._saver.save(data, request_id, _left(deadline))
+        except (BaseRevisionNotFound, MessageTooLarge) as refusal:
+            return await self._send_whole(whole, refusal, notes, deadline)
+
+    async def _send_whole(
         self,
-        change: Change,
-        whole: EncodedState | None,
+        whole: EncodedState,
+        refusal: BaseRevisionNotFound | MessageTooLarge,
         notes: bytes,
         deadline: float,
         expected: int | None = None,
     ) -> SaveAnswer:
-        """Send a delta; if its base is gone, or it is too large, the whole state (None: put together here)."""
-        request_id = new_request_id()
-        data = self._request(request_id, _DELTA, change.as_delta(self.revision, self._etag), notes, expected)
-        if not is_large(len(data), len(change.appended)):
-            try:
-                return await self._saver.save(data, request_id, _left(deadline))
-            except BaseRevisionNotFound as gone:
-                if self._exclusive:
-                    raise self._another(gone) from gone
-                expected = None
-            except MessageTooLarge as error:  # this server's limit is lower than usual
-                if error.limit is None:
-                    raise
-        return await self._send_snapshot(whole or self._state.changed(change), notes, deadline, expected)
+        """Send the whole state where a delta could not be saved: its base is gone, or it is too large."""
+        if isinstance(refusal, BaseRevisionNotFound):
+            if self._exclusive:
+                raise self._another(refusal) from refusal
+            expected = None
+        elif refusal.limit is None:
+            raise refusal
+        return await self._send_snapshot(whole, notes, deadline, expected)
 
     async def _send_snapshot(
         self, state: EncodedState, notes: bytes, deadline: float, expected: int | None = None
     ) -> SaveAnswer:
         request_id = new_request_id()
-        data = self._request(request_id, _SNAPSHOT, state.as_snapshot(), notes, expected)
+        data = self._snapshot(request_id, state.as_snapshot(), notes, expected)
         if not is_large(len(data), len(state.messages)):
             try:
                 return await self._saver.save(data, request_id, _left(deadline))
             except MessageTooLarge as error:
                 if error.limit is None or not state.messages:
                     raise
-        header = self._request(request_id, _SNAPSHOT, state.without_messages(), notes, expected)
+        header = self._snapshot(request_id, state.without_messages(), notes, expected)
         return await self._saver.upload(header, state.messages, request_id, deadline)
 
-    def _request(
-        self, request_id: str, tag: bytes, content: list[bytes], notes: bytes, expected: int | None = None
-    ) -> bytes:
-        """Put a SaveSessionRequest together."""
+    def _delta(self, request_id: str, delta: bytes, notes: bytes, expected: int | None = None) -> bytes:
+        """Put a SaveSessionRequest with a delta together."""
         if self._exclusive:
             expected = self._head
-        length = varint(sum(map(len, content)))
         expectation = b"" if expected is None else integer(_EXPECTED_REVISION, expected)
-        parts = (self._names, _REQUEST_ID, request_id.encode(), tag, length, *content, notes, expectation)
+        length = varint(len(delta))
+        return b"".join((self._beginning, request_id.encode(), _DELTA, length, delta, notes, expectation))
+
+    def _snapshot(self, request_id: str, content: list[bytes], notes: bytes, expected: int | None) -> bytes:
+        """Put a SaveSessionRequest with a snapshot together."""
+        if self._exclusive:
+            expected = self._head
+        expectation = b"" if expected is None else integer(_EXPECTED_REVISION, expected)
+        length = varint(sum(map(len, content)))
+        parts = (self._beginning, request_id.encode(), _SNAPSHOT, length, *content, notes, expectation)
         return b"".join(parts)
 
     def _another(self, gone: BaseRevisionNotFound) -> RevisionMismatch:
@@ -301,7 +325,7 @@ class Session:
     def _acknowledged(self, answer: SaveAnswer) -> SavedRevision:
         revision = answer.revision
         self.revision = self._head = revision.revision
-        self._etag = revision.etag
+        self._base = encode_base(self.revision, revision.etag)
         return SavedRevision(answer.session, revision, answer.replayed)
 
     def _go_on_from(self, stored: _Stored, state: pb.AgentState, accept: Callable[[_Stored], None] | None) -> None:
@@ -311,7 +335,8 @@ class Session:
         if accept is not None:
             accept(stored)
         self._state = encoded
-        self.revision, self._etag = stored.revision.revision, stored.revision.etag
+        self.revision = stored.revision.revision
+        self._base = encode_base(self.revision, stored.revision.etag)
         self._head = stored.session.head_revision
 
     def _small(self, loop_state: Any, llm_provider: Any, auth_context: Any) -> dict[str, Any]:
@@ -334,6 +359,11 @@ def _notes(checkpoint_id: str, metadata: Mapping[str, str] | None, labels: Mappi
         return b""
     entries = None if labels is None else messages.Labels(entries=labels)
     return _Request(checkpoint_id=checkpoint_id, metadata=metadata, labels=entries).SerializeToString()
+
+
+def _too_large() -> MessageTooLarge:
+    """Return what a server would answer: it need not be asked."""
+    return MessageTooLarge("more than a request takes", metadata={"limit": str(LARGEST_REQUEST)})
 
 
 def _left(deadline: float) -> float:

@@ -15,8 +15,9 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
+from agent_sessions.connection import Connection
 from agent_sessions.errors import ClientClosed, MessageTooLarge, SessionServiceError, Unavailable
-from agent_sessions.pending import FRAMING_BYTES, Expiry, PendingSave
+from agent_sessions.pending import FRAMING_BYTES, Expiry, PendingSave, fail, frame_entry
 from agent_sessions.status import error_from_rpc, error_from_save
 from agent_sessions.v1 import session_service_pb2 as messages
 
@@ -69,38 +70,37 @@ class SaveStream:
         self._silent = False
         self._strikes = 0
         self._last_strike = 0
-        self._unary_until = -math.inf
+        self._unary_until = 0.0
+        """By the event loop's clock; 0: no stream has been given up."""
         self._max_frame = MAX_FRAME_BYTES
         self._closing = False
 
-    def takes(self, size: int, request_id: str) -> bool:
-        """Tell whether a save of so many bytes can go over the stream now."""
-        if size + FRAMING_BYTES > self._max_frame or request_id in self._pending:
-            return False
-        return self._unary_until == -math.inf or self._unary_until <= asyncio.get_running_loop().time()
-
     def save(
-        self, channel: grpc.aio.Channel, data: bytes, request_id: str, deadline: float
-    ) -> "asyncio.Future[messages.SaveSessionResponse]":
-        """Send an encoded SaveSessionRequest once; return what will be its answer.
+        self, connection: Connection, data: bytes, request_id: str, deadline: float
+    ) -> "asyncio.Future[messages.SaveSessionResponse] | None":
+        """Send an encoded SaveSessionRequest once; return what will be its answer. None: it cannot go over a stream now.
 
         Cancelled, it leaves the save in flight. It fails with StreamRefused, ClientClosed and
         SessionServiceError, DeadlineExceeded at `deadline`, of time.monotonic (inf: never).
         """
+        loop = asyncio.get_running_loop()
+        if len(data) > self._max_frame - FRAMING_BYTES or request_id in self._pending:
+            return None
+        if self._unary_until and self._unary_until > loop.time():
+            return None
         if self._closing:
             raise ClientClosed("this client was closed")
-        loop = asyncio.get_running_loop()
-        pending = PendingSave(data, request_id, deadline, loop.create_future())
-        self._pending[request_id] = pending
+        answer: asyncio.Future[messages.SaveSessionResponse] = loop.create_future()
+        self._pending[request_id] = pending = (data, request_id, deadline, answer)
         self._waiting.append(pending)
         if deadline < self._expiry.next:
             self._expiry.set(deadline)
         if self._idle is not None:
             self._wake_writer()
         elif self._task is None:
-            self._channel = channel
+            self._channel = connection.channel
             self._task = loop.create_task(self._run(), name="agent-sessions stream")
-        return pending.answer
+        return answer
 
     def unary_worked(self, refused: StreamRefused) -> None:
         """Note that a unary call succeeded right where a stream had not."""
@@ -117,7 +117,7 @@ class SaveStream:
         task = self._task
         if task is None:
             return
-        callers = {pending.answer for pending in self._pending.values() if not pending.answer.done()}
+        callers = {answer for *_, answer in self._pending.values() if not answer.done()}
         if callers:
             await asyncio.wait(callers, timeout=CLOSE_TIMEOUT)
         if not self._pending:  # else nobody waits for what is in flight
@@ -172,26 +172,29 @@ class SaveStream:
                     self._idle = None
 
     def _wake_writer(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
 
     def _next_frame(self) -> bytes:
         parts: list[bytes] = []
-        size = 0
+        size = taken = 0
         now = time.monotonic()
         waiting = self._waiting
-        while waiting and self._in_flight < MAX_IN_FLIGHT:
-            pending = waiting[0]
-            if pending.answer.done():  # its caller has gone before it was sent
-                del self._pending[waiting.popleft().request_id]
+        room = MAX_IN_FLIGHT - self._in_flight
+        while waiting and taken < room:
+            data, request_id, deadline, answer = waiting[0]
+            if answer.done():  # its caller has gone before it was sent
+                waiting.popleft()
+                del self._pending[request_id]
                 continue
-            size += len(pending.data) + FRAMING_BYTES
-            if parts and size > self._max_frame:
+            size += len(data) + FRAMING_BYTES
+            if taken and size > self._max_frame:
                 break
             waiting.popleft()
-            pending.sent = True
-            self._in_flight += 1
-            pending.add_to(parts, now)
+            taken += 1
+            parts += frame_entry(data, deadline - now)
+        self._in_flight += taken
         return b"".join(parts)
 
     async def _read(self, call: _Call) -> SessionServiceError:
@@ -200,8 +203,7 @@ class SaveStream:
             while (frame := await call.read()) is not grpc.aio.EOF:
                 self._answered = True
                 self._strikes = 0
-                for result in frame.results:
-                    self._hand_out(result)
+                self._hand_out(frame)
                 if self._waiting:
                     self._wake_writer()
         except grpc.aio.AioRpcError as failure:
@@ -214,17 +216,20 @@ class SaveStream:
             return Unavailable("the stream brought no answer")
         return Unavailable("the server ended the stream")
 
-    def _hand_out(self, result: messages.SaveResult) -> None:
-        pending = self._pending.pop(result.request_id, None)
-        if pending is None:
-            return
-        self._in_flight -= 1
-        if pending.answer.done():  # its caller has gone
-            return
-        if result.HasField("response"):
-            pending.answer.set_result(result.response)
-        else:
-            pending.answer.set_exception(error_from_save(result.error))
+    def _hand_out(self, frame: messages.SaveSessionsResponse) -> None:
+        taken = self._pending.pop
+        for result in frame.results:
+            pending = taken(result.request_id, None)
+            if pending is None:
+                continue
+            self._in_flight -= 1
+            answer = pending[3]
+            if answer.done():  # its caller has gone
+                continue
+            if result.HasField("response"):
+                answer.set_result(result.response)
+            else:
+                answer.set_exception(error_from_save(result.error))
 
     def _lost(self, error: SessionServiceError) -> None:
         """Tell those whose saves were in flight; what waits goes over the next stream, if there can be one."""
@@ -233,9 +238,11 @@ class SaveStream:
         if isinstance(error, MessageTooLarge):  # this server's limit is lower than usual
             self._max_frame = min(self._max_frame, (error.limit or self._max_frame) * 3 // 4)
         refused = not self._answered or error.code is not StatusCode.UNAVAILABLE
-        for pending in [p for p in self._pending.values() if p.sent or refused]:
-            del self._pending[pending.request_id]
-            pending.fail(StreamRefused(self._number) if refused else _again(error))
+        waiting = set() if refused else {request_id for _, request_id, _, _ in self._waiting}
+        for _, request_id, _, answer in [*self._pending.values()]:
+            if request_id not in waiting:
+                del self._pending[request_id]
+                fail(answer, StreamRefused(self._number) if refused else _again(error))
         self._in_flight = 0
         if refused:
             self._waiting.clear()
@@ -256,8 +263,8 @@ class SaveStream:
         self._waiting.clear()
         self._in_flight = 0
         self._expiry.stop()
-        for pending in left:
-            pending.fail(ClientClosed("this client was closed during the call"))
+        for *_, answer in left:
+            fail(answer, ClientClosed("this client was closed during the call"))
 
 
 def _again(error: SessionServiceError) -> SessionServiceError:

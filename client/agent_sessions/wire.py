@@ -1,17 +1,29 @@
 """Protobuf's wire format, as far as messages are put together from parts that are encoded already."""
 
-_LAST = [bytes((number,)) for number in range(0x80)]
-_MORE = [bytes((number | 0x80,)) for number in range(0x80)]
-"""A varint's bytes: seven bits each, the lowest first, and whether more follow."""
+from collections.abc import Callable
+
+_FEW = 0x4000
+"""Numbers below take two bytes at most; most lengths do."""
 
 
-def varint(number: int) -> bytes:
-    """Encode a number from 0 to 2^64 - 1."""
-    if number < 0x80:
-        return _LAST[number]
-    if number < 0x4000:  # most lengths are
-        return _MORE[number & 0x7F] + _LAST[number >> 7]
-    return _MORE[number & 0x7F] + varint(number >> 7)
+class _Varints(dict[int, bytes]):
+    """Numbers from 0 to 2^64 - 1, encoded: seven bits a byte, the lowest first, and whether more follow.
+
+    Looked up, not called: a save needs six of them. Those of few bytes are kept.
+    """
+
+    def __missing__(self, number: int) -> bytes:
+        if number < 0x80:
+            encoded = bytes((number,))
+        else:
+            encoded = bytes((number & 0x7F | 0x80,)) + self[number >> 7]
+        if number < _FEW:
+            self[number] = encoded
+        return encoded
+
+
+varint: Callable[[int], bytes] = _Varints().__getitem__
+"""Encode a number from 0 to 2^64 - 1."""
 
 
 def bytes_tag(field_number: int) -> bytes:

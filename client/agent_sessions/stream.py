@@ -7,7 +7,6 @@ small when there is little to do and large when there is much, without any timer
 """
 
 import asyncio
-import math
 import time
 from collections import deque
 from typing import Any
@@ -78,7 +77,7 @@ class SaveStream:
     def save(
         self, connection: Connection, data: bytes, request_id: str, deadline: float
     ) -> "asyncio.Future[messages.SaveSessionResponse] | None":
-        """Send an encoded SaveSessionRequest once; return what will be its answer. None: it cannot go over a stream now.
+        """Send an encoded SaveSessionRequest once; return what will be its answer. None: no stream takes it now.
 
         Cancelled, it leaves the save in flight. It fails with StreamRefused, ClientClosed and
         SessionServiceError, DeadlineExceeded at `deadline`, of time.monotonic (inf: never).

@@ -13,10 +13,7 @@ class _Varints(dict[int, bytes]):
     """
 
     def __missing__(self, number: int) -> bytes:
-        if number < 0x80:
-            encoded = bytes((number,))
-        else:
-            encoded = bytes((number & 0x7F | 0x80,)) + self[number >> 7]
+        encoded = bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80,)) + self[number >> 7]
         if number < _FEW:
             self[number] = encoded
         return encoded

@@ -15,10 +15,8 @@ FRAMING_BYTES = 32
 """More than one save's framing takes."""
 
 PendingSave = tuple[bytes, str, float, asyncio.Future[Any]]
-"""An encoded SaveSessionRequest and its request_id, the deadline by time.monotonic (inf: none), what its caller waits for.
-
-A plain tuple, made for every save: an object takes four times as long.
-"""
+"""An encoded SaveSessionRequest and its request_id, the deadline by time.monotonic (inf: none), and what its caller
+waits for. A plain tuple: one is made for every save."""
 
 _REQUEST = bytes_tag(messages.FramedSave.REQUEST_FIELD_NUMBER)
 _TIMEOUT = bytes_tag(messages.FramedSave.TIMEOUT_FIELD_NUMBER)

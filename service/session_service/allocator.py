@@ -1,7 +1,7 @@
 """What the C library does with memory that was freed.
 
 An answer of a megabyte is built, copied and sent in as many blocks of that size. glibc gives each back to the kernel
-and asks for it anew, page by page: a tenth of what such a call takes.
+and asks for it anew, page by page.
 """
 
 import ctypes

@@ -67,7 +67,7 @@ FIND = f"SELECT {_FOUND_COLUMNS}, r.transcript_id AS r_transcript_id {_FOUND}"
 # gives the messages from its own start (or from `low`) up to where its child begins.
 #
 # A row for each part, in any order: the revision as one composite value, the big values (which have no message_count),
-# the segments. Each further column would take a thirtieth more time.
+# the segments. Each further column takes time.
 # Rows, because they stream; arrays of 1,000 payloads would be built, and copied, before the first byte leaves.
 READ = f"""
     WITH RECURSIVE found AS (

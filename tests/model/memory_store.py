@@ -160,7 +160,7 @@ class MemoryStore:
     async def get_revision(self, key: SessionKey, target: Target, *, with_state: bool, message_limit: int) -> Restored:
         kept = self._find(key)
         found = self._restored(kept, self._number(kept, target), message_limit)
-        return found if with_state else replace(found, state=None)
+        return found if with_state else replace(found, pieces=None)
 
     async def list_sessions(self, query: SessionQuery) -> Sequence[Session]:
         rows = [kept.session for (tenant, agent, _), kept in self._kept.items() if _listed(query, tenant, agent, kept)]

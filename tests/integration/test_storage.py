@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from agent_sessions.v1.session_pb2 import AgentState
-from session_service.postgres import checksums
+from session_service.postgres import stored_state
 from session_service.postgres.session_store import PostgresSessionStore
 from session_service.sessions.errors import BaseRevisionNotFound, CorruptData, InvalidField, RequestIdReused
 from session_service.sessions.model import MAX_VALUES, Change, Save, Saved, SessionKey, Target, Tenant
@@ -243,20 +243,18 @@ async def saved_one_by_one(bench: Bench) -> None:
 
 async def test_a_long_state_is_read_beside_the_event_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await saved_one_by_one(bench)
-    threads: set[str] = set()
-    of_segments = checksums.of_segments
+    threads: list[threading.Thread] = []
+    pieces = stored_state.pieces
 
-    def noting(*columns: Any) -> list[int]:
-        threads.add(threading.current_thread().name)
-        return of_segments(*columns)
+    def noting(*given: Any, **more: Any) -> Any:
+        threads.append(threading.current_thread())
+        return pieces(*given, **more)
 
-    monkeypatch.setattr(checksums, "of_segments", noting)
-    loop = threading.current_thread().name
+    monkeypatch.setattr(stored_state, "pieces", noting)
     assert await bench.texts() == LONG
-    assert threads
-    assert loop not in threads
+    assert threads.pop() is not threading.current_thread()
     assert await bench.texts(limit=5) == LONG[-5:]
-    assert loop in threads, "a thread takes longer than a few rows"
+    assert threads.pop() is threading.current_thread(), "for a few rows, another one takes longer"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

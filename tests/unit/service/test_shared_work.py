@@ -1,6 +1,7 @@
 """Work of which another thread does a part."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,19 +44,42 @@ def test_who_finds_no_helper_does_everything_alone(helpers: threading.Semaphore)
         assert set(share(lambda _: threading.current_thread(), range(9))) == {threading.current_thread()}
 
 
-@pytest.mark.parametrize("who", ["the one who asked", "the helper"])
 @pytest.mark.usefixtures("helpers")
-def test_an_error_ends_the_work_of_both(who: str) -> None:
-    asked, done = threading.current_thread(), []
+def test_an_error_of_the_helper_is_raised_and_ends_the_work() -> None:
+    asked = threading.current_thread()
     both = threading.Barrier(2, timeout=PATIENCE)
+    begun: list[int] = []
 
     def work(batch: int) -> None:
-        if batch < 2:  # one for each
-            both.wait()
-        if batch >= 2 or (threading.current_thread() is asked) == (who == "the one who asked"):
+        begun.append(batch)
+        both.wait()
+        if threading.current_thread() is not asked:
             raise ValueError(batch)
-        done.append(batch)
+        _helper().join(PATIENCE)
 
-    with pytest.raises(ValueError, match=r"\d"):
+    with pytest.raises(ValueError, match=r"^[01]$"):
         share(work, range(1000))
-    assert len(done) < 2
+    assert sorted(begun) == [0, 1]
+
+
+@pytest.mark.usefixtures("helpers")
+def test_an_error_of_the_one_who_asked_ends_the_work_of_the_helper() -> None:
+    asked = threading.current_thread()
+    both = threading.Barrier(2, timeout=PATIENCE)
+    begun: list[int] = []
+
+    def work(batch: int) -> None:
+        begun.append(batch)
+        if len(begun) <= 2:  # one for each
+            both.wait()
+        if threading.current_thread() is asked:
+            raise ValueError(batch)
+        time.sleep(0)  # lets the other one go on
+
+    with pytest.raises(ValueError, match=r"^[01]$"):
+        share(work, range(100_000))
+    assert len(begun) < 100_000
+
+
+def _helper() -> threading.Thread:
+    return next(thread for thread in threading.enumerate() if thread.name == "shared-work")

@@ -299,6 +299,38 @@ async def test_a_notification_is_heard_and_many_become_one(database: Database) -
     await asyncio.wait(tasks)
 
 
+async def test_a_server_hears_the_others_and_not_itself(database: Database) -> None:
+    own, other = Notifier(database), Notifier(database)
+    heard: asyncio.Queue[bool] = asyncio.Queue()
+    listener = Listener(database, heard.put_nowait, own=own)
+    tasks = [asyncio.create_task(work) for work in (listener.run(), own.run(), other.run())]
+    async with asyncio.timeout(20):
+        assert await heard.get() is False  # it listens
+        for _ in range(3):
+            own.tell(only_saves=False)
+            await _until_sent(own)
+        other.tell(only_saves=True)
+        assert await heard.get() is True
+    assert heard.empty()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def _until_sent(notifier: Notifier) -> None:
+    """Wait until what was told has gone out."""
+    sent = asyncio.Event()
+    notify = notifier._notify
+
+    async def noting(payload: str) -> None:
+        await notify(payload)
+        sent.set()
+
+    notifier._notify = noting  # type: ignore[method-assign]
+    await sent.wait()
+    notifier._notify = notify  # type: ignore[method-assign]
+
+
 async def test_connections_that_were_cut_are_made_again(
     database: Database, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What a save writes and reads, looked up in PostgreSQL itself."""
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,8 +10,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from agent_sessions.v1.session_pb2 import AgentState
+from session_service.postgres import stored_state
 from session_service.postgres.session_store import PostgresSessionStore
-from session_service.sessions.errors import BaseRevisionNotFound, InvalidField, RequestIdReused
+from session_service.sessions.errors import BaseRevisionNotFound, CorruptData, InvalidField, RequestIdReused
 from session_service.sessions.model import MAX_VALUES, Change, Save, Saved, SessionKey, Target, Tenant
 from session_service.sessions.transcript import MAX_DEPTH
 
@@ -218,3 +220,59 @@ async def test_a_repeated_delta_is_replayed_though_its_base_is_damaged_by_now(be
     async with postgres_store(database_url) as (other, _):
         again = await other.save(repeated, NOW)
     assert (again.replayed, again.revision.revision) == (True, 2)
+
+
+# ---- long states
+
+LONG = "abcdefghij" * 15
+DAMAGE = {
+    "payload": "payload = set_byte(payload, 3, get_byte(payload, 3) # 1)",
+    "digest": "digest = set_byte(digest, 3, get_byte(digest, 3) # 1)",
+    "checksum": "checksum = checksum # 1",
+    "raw_size": "raw_size = -1",
+    "message_count": "message_count = message_count + 1",
+    "codec": "codec = 1 - codec",
+    "end_bytes": "end_bytes = end_bytes + 1",
+}
+
+
+async def saved_one_by_one(bench: Bench) -> None:
+    for end in range(1, len(LONG) + 1):
+        await bench.save(LONG[:end])
+
+
+async def test_a_long_state_is_read_beside_the_event_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await saved_one_by_one(bench)
+    threads: list[threading.Thread] = []
+    pieces = stored_state.pieces
+
+    def noting(*given: Any, **more: Any) -> Any:
+        threads.append(threading.current_thread())
+        return pieces(*given, **more)
+
+    monkeypatch.setattr(stored_state, "pieces", noting)
+    assert await bench.texts() == LONG
+    assert threads.pop() is not threading.current_thread()
+    assert await bench.texts(limit=5) == LONG[-5:]
+    assert threads.pop() is threading.current_thread(), "for a few rows, another one takes longer"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_damage_is_found_in_every_way_of_reading(bench: Bench, damage: str) -> None:
+    await saved_one_by_one(bench)
+    for place in (len(LONG) - 1, len(LONG) - 3, len(LONG) - 40):
+        row = f"WHERE first_message = {place}"
+        await bench.owner.execute(f"CREATE TABLE kept AS SELECT * FROM transcript_segments {row}")  # noqa: S608
+        await bench.owner.execute(f"UPDATE transcript_segments SET {DAMAGE[damage]} {row}")  # noqa: S608
+        with pytest.raises(CorruptData):
+            await bench.texts()
+        for limit in (1, 5, 50):
+            if len(LONG) - place <= limit:
+                with pytest.raises(CorruptData):
+                    await bench.texts(limit=limit)
+            else:
+                assert await bench.texts(limit=limit) == LONG[-limit:]
+        await bench.owner.execute(
+            f"DELETE FROM transcript_segments {row}; INSERT INTO transcript_segments TABLE kept; DROP TABLE kept"  # noqa: S608
+        )
+        assert await bench.texts() == LONG

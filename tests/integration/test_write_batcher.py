@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from session_service.postgres import write_batcher
 from session_service.postgres.session_store import PostgresSessionStore
-from session_service.sessions.model import Save, SessionKey, Target, Tenant
+from session_service.sessions.model import Change, Save, SessionKey, Target, Tenant
 
 from tests.integration.test_storage import NOW
 from tests.model.stores import content, postgres_store
@@ -90,3 +90,20 @@ async def test_a_mistake_in_a_flush_ends_no_later_one(database_url: str, monkeyp
 
 async def _answers_nothing(*_: object, **__: object) -> list[asyncpg.Record]:
     return []
+
+
+async def test_a_caller_is_answered_before_the_log_is_read(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reads it is woken then, and would keep the event loop from the caller."""
+    async with postgres_store(database_url) as (store, tenant):
+        answered: list[bool] = []
+        submit = store._batcher.submit_to
+
+        def noting(outcome: Any, operation: Any) -> None:
+            monkeypatch.setattr(store._database, "on_event", lambda _: answered.append(outcome.done()))
+            submit(outcome, operation)
+
+        monkeypatch.setattr(store._batcher, "submit_to", noting)
+        key = SessionKey(tenant, "ada", "a")
+        await store.save(save(tenant, "a"), NOW)
+        await store.restore(Change(key, "test", uuid4()), Target(), 0, NOW)
+        assert answered == [True, True]

@@ -19,7 +19,7 @@ from session_service.sessions.events import Event, LogIdentity, Position
 from session_service.sessions.model import Tenant
 
 from tests.unit.service.watching.fake_log import SECRET, SYSTEM, FakeLog
-from tests.unit.service.watching.watcher import Watcher, hint, room, wanting, watching
+from tests.unit.service.watching.watcher import Room, Watcher, hint, room, wanting, watching
 
 
 def ids(events: list[Event]) -> list[UUID]:
@@ -368,3 +368,33 @@ async def test_types_are_read_only_while_somebody_wants_them() -> None:
         assert place.hub.wanted_types() == {2, 3}
         await second.stop()
         assert place.hub.wanted_types() == frozenset()
+
+
+async def test_while_nobody_watches_what_is_written_makes_nobody_look() -> None:
+    log = FakeLog()
+    async with room(log) as place:
+        watcher = await watching(place)
+        log.add()
+        hint(place)
+        await watcher.got(1)
+        await watcher.stop()
+        await _hinted(place)  # the feed was waiting for one when the watcher left
+        asked = log.asked
+        for _ in range(3):
+            log.add()
+            await _hinted(place)
+        assert log.asked == asked
+        # A watch that begins is given what comes after it, and nothing that the feed has still to read.
+        watcher = await watching(place)
+        after = log.add()
+        hint(place)
+        assert ids(await watcher.got(1)) == ids(after)
+        assert log.asked > asked
+        await watcher.stop()
+
+
+async def _hinted(place: Room) -> None:
+    """Say that the log has grown, and let the feed look if it will."""
+    hint(place)
+    for _ in range(20):
+        await asyncio.sleep(0)

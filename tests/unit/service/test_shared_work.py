@@ -55,7 +55,8 @@ def test_an_error_of_the_helper_is_raised_and_ends_the_work() -> None:
         both.wait()
         if threading.current_thread() is not asked:
             raise ValueError(batch)
-        _helper().join(PATIENCE)
+        for helper in (thread for thread in threading.enumerate() if thread.name == "shared-work"):
+            helper.join(PATIENCE)
 
     with pytest.raises(ValueError, match=r"^[01]$"):
         share(work, range(1000))
@@ -79,7 +80,3 @@ def test_an_error_of_the_one_who_asked_ends_the_work_of_the_helper() -> None:
     with pytest.raises(ValueError, match=r"^[01]$"):
         share(work, range(100_000))
     assert len(begun) < 100_000
-
-
-def _helper() -> threading.Thread:
-    return next(thread for thread in threading.enumerate() if thread.name == "shared-work")

@@ -65,6 +65,18 @@ async def test_a_statement_that_may_not_run_in_a_transaction(empty_database_url:
     assert valid[0]["indisvalid"]
 
 
+async def test_an_index_whose_making_was_cut_short_is_made_again(empty_database_url: str) -> None:
+    migrations = runner.load()
+    made = next(n for n, m in enumerate(migrations, 1) if m.name == "0010_request_index.sql")
+    await migrate(empty_database_url, role=ROLE, migrations=migrations[:made])
+    owner = await asyncpg.connect(empty_database_url)
+    # As CREATE INDEX CONCURRENTLY leaves it that is stopped; IF NOT EXISTS then takes it for made.
+    await owner.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'revisions_repeated'::regclass")
+    await migrate(empty_database_url, role=ROLE)
+    assert await owner.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'revisions_repeated'::regclass")
+    await owner.close()
+
+
 async def test_an_older_schema_is_told_with_what_to_run(empty_database_url: str) -> None:
     with pytest.raises(SchemaOutdated, match="session-service migrate"):
         await runner.require_current(empty_database_url)

@@ -11,6 +11,7 @@ from grpc import StatusCode
 
 from agent_sessions.encoded_state import Change, EncodedState, SmallFields, encode_base, encode_delta
 from agent_sessions.errors import AgentIdMismatch, BaseRevisionNotFound, MessageTooLarge, RevisionMismatch
+from agent_sessions.first_appends import FirstAppends
 from agent_sessions.large_states import LARGEST_REQUEST, is_large
 from agent_sessions.request_ids import new_request_id
 from agent_sessions.results import RestoredRevision, SavedRevision, StoredRevision
@@ -100,6 +101,7 @@ class Session:
         self._beginning = names.SerializeToString() + _REQUEST_ID
         """Of every request, up to its request_id."""
         self._turn = Turn()
+        self._first = FirstAppends()
 
     @property
     def message_count(self) -> int:
@@ -161,6 +163,18 @@ class Session:
                 whole = state.copy()
                 whole.append(now, appended, values, removed)
                 answer = await self._send_whole(whole, refusal, notes, deadline, expected)
+            except RevisionMismatch:
+                if expected is None or not await self._first.made_the_session(self._saver, deadline):
+                    raise
+                request_id = new_request_id()
+                data = self._delta(request_id, delta, notes)
+                answer = await self._saver.save(data, request_id, _left(deadline))
+            except BaseException as error:
+                if expected is not None:
+                    self._first.failed(data, request_id, error)
+                raise
+            if expected is not None:
+                self._first.forget()
             state.append(now, appended, values, removed)
             return self._acknowledged(answer)
         finally:

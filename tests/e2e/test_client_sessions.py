@@ -9,12 +9,14 @@ import pytest
 from agent_sessions import (
     AgentState,
     CheckpointIdExists,
+    DeadlineExceeded,
     LoopState,
     RevisionMismatch,
     SessionClient,
     SessionDeleted,
     State,
     SyncSessionClient,
+    Unavailable,
 )
 from agent_sessions.saver import Saver
 from agent_sessions.v1 import session_service_pb2 as messages
@@ -81,6 +83,48 @@ async def test_an_append_does_not_begin_a_session_that_exists(client: SessionCli
     await other.restore()
     await other.append(["two"])
     assert (await stored(client, agent_id)).messages == ["one", "two"]
+
+
+@pytest.mark.parametrize("ending", [DeadlineExceeded, Unavailable, asyncio.CancelledError])
+async def test_a_first_append_that_was_stored_though_it_raised(
+    client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, ending: type[BaseException]
+) -> None:
+    save = Saver.save
+
+    async def unheard(*given: Any) -> Any:
+        await save(*given)
+        raise ending("nobody heard of it")
+
+    session = client.session(agent_id, "s")
+    monkeypatch.setattr(Saver, "save", unheard)
+    with pytest.raises(ending):
+        await session.append(["one"])
+    monkeypatch.setattr(Saver, "save", save)
+    await session.append(["two"])
+    await session.append(["three"])
+    assert (await stored(client, agent_id)).messages == ["two", "three"]
+    assert (await stored(client, agent_id, revision=1)).messages == ["one"]
+    assert session.revision == 3
+
+
+async def test_a_first_append_that_was_lost_does_not_take_anothers_session(
+    client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str
+) -> None:
+    save = Saver.save
+
+    async def lost(*_: Any) -> Any:
+        raise DeadlineExceeded("it did not arrive")
+
+    session = client.session(agent_id, "s")
+    monkeypatch.setattr(Saver, "save", lost)
+    with pytest.raises(DeadlineExceeded):
+        await session.append(["mine"])
+    monkeypatch.setattr(Saver, "save", save)
+    await client.session(agent_id, "s").append(["another's"])
+    with pytest.raises(RevisionMismatch):
+        await session.append(["mine"])
+    found = await client.get_revision(agent_id, "s")
+    assert (found.session.head_revision, found.decode().messages) == (1, ["another's"])
 
 
 async def test_a_restarted_worker_goes_on_with_deltas(client: SessionClient, recorder: Recorder, agent_id: str) -> None:

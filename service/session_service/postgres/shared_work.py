@@ -52,7 +52,10 @@ class _Shared(Generic[_Batch, _Result]):
         # A new one each time. Linux begins a thread on the processor that has the least to do; one that waited wakes
         # up where it is woken from, and both take turns there, for longer than such work lasts.
         helper = threading.Thread(target=self._help, name="shared-work", daemon=True)
-        helper.start()
+        try:
+            helper.start()
+        except RuntimeError:  # the process may not have more of them
+            return self.results_alone()
         try:
             self._run()
         finally:

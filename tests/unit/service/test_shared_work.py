@@ -45,6 +45,15 @@ def test_who_finds_no_helper_does_everything_alone(helpers: threading.Semaphore)
 
 
 @pytest.mark.usefixtures("helpers")
+def test_a_process_that_gets_no_more_threads_does_everything_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert share(lambda batch: batch + 1, range(5)) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("helpers")
 def test_an_error_of_the_helper_is_raised_and_ends_the_work() -> None:
     asked = threading.current_thread()
     both = threading.Barrier(2, timeout=PATIENCE)

@@ -16,17 +16,26 @@ _TO_VARIANT = bytes.maketrans(b"0123456789abcdef", b"89ab89ab89ab89ab")
 """Keeps two random bits of the digit."""
 
 _made: list[str] = []
+
+
+def _forget() -> None:
+    """Leave them to the parent; also those that it is making just now, for the list that it had before."""
+    global _made  # noqa: PLW0603
+    _made = []
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_made.clear)  # the parent will use them
+    os.register_at_fork(after_in_child=_forget)
 
 
 def new_request_id() -> str:
     """Return a random UUID (RFC 4122, version 4)."""
+    made = _made
     try:
-        return _made.pop()
+        return made.pop()
     except IndexError:
         first, *rest = _make()
-        _made.extend(rest)
+        made.extend(rest)
         return first
 
 

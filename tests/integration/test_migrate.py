@@ -65,15 +65,16 @@ async def test_a_statement_that_may_not_run_in_a_transaction(empty_database_url:
     assert valid[0]["indisvalid"]
 
 
-async def test_an_index_whose_making_was_cut_short_is_made_again(empty_database_url: str) -> None:
-    migrations = runner.load()
-    made = next(n for n, m in enumerate(migrations, 1) if m.name == "0010_request_index.sql")
-    await migrate(empty_database_url, role=ROLE, migrations=migrations[:made])
+async def test_an_index_whose_making_was_cut_short_is_finished(empty_database_url: str) -> None:
+    table = Migration("0001_a.sql", "CREATE TABLE a (n int); INSERT INTO a SELECT generate_series(1, 100)")
+    make = Migration("0002_i.sql", '-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS "I" ON a (n)')
+    await migrate(empty_database_url, role=ROLE, migrations=[table])
     owner = await asyncpg.connect(empty_database_url)
+    await owner.execute('CREATE INDEX "I" ON a (n)')
     # As CREATE INDEX CONCURRENTLY leaves it that is stopped; IF NOT EXISTS then takes it for made.
-    await owner.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'revisions_repeated'::regclass")
-    await migrate(empty_database_url, role=ROLE)
-    assert await owner.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'revisions_repeated'::regclass")
+    await owner.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = '\"I\"'::regclass")
+    await migrate(empty_database_url, role=ROLE, migrations=[table, make])
+    assert await owner.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = '\"I\"'::regclass")
     await owner.close()
 
 

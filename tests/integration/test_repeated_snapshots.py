@@ -22,6 +22,30 @@ TWO_OF_ONE_HASH = """
 """
 """Of so many, about 40 pairs have one."""
 
+# $1 revisions of the one session that there is; $2 others, every other one in its bucket, of $3 revisions each
+OLDER = """
+    INSERT INTO revisions (
+        session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes, size_bytes,
+        create_time, bucket, state_raw_size, checksum, state_codec, unconditional, request_id, fingerprint, digest,
+        state_digest, state
+    )
+    SELECT
+        s.id, -100 - n, 1, 0, 1, 1, 1, 1, now(), s.bucket, 1, 1, 0, true, gen_random_uuid(), 'f', 'd', 's', 'x'
+    FROM (
+        SELECT session_id AS id, bucket, $1::integer AS size FROM sessions
+        UNION ALL
+        SELECT session_id + other, CASE WHEN other % 2 = 0 THEN bucket ELSE other % 1024 END, $3
+        FROM sessions CROSS JOIN generate_series(1, $2::integer) AS other
+    ) AS s CROSS JOIN LATERAL generate_series(1, s.size) AS n
+"""
+"""Numbered downwards, so that they are not among the last ones."""
+
+READS = """
+    SELECT sum(idx_scan) FILTER (WHERE indexrelname = 'revisions_repeated')::integer AS scans,
+        sum(idx_tup_read)::integer AS rows
+    FROM pg_stat_user_indexes WHERE relname = 'revisions'
+"""
+
 
 class Sessions:
     """Sessions of one agent in a database of its own."""
@@ -34,6 +58,13 @@ class Sessions:
     async def save(self, name: str, text: str, request_id: UUID) -> Saved:
         save = Save(self._tenant, "ada", name, content([text]), "test", request_id=request_id)
         return await self._store.save(save, NOW)
+
+    async def reads(self) -> asyncpg.Record:
+        """How often the index was used, and how many rows were read of the table, until now."""
+        connection = await self._store._batcher._connected()
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        await connection.execute("SELECT 1")
+        return await self.owner.fetchrow(READS)
 
     async def go_on(self, name: str) -> None:
         for number in range(FURTHER):
@@ -48,6 +79,34 @@ async def sessions(database_url: str) -> AsyncIterator[Sessions]:
             yield Sessions(store, tenant, owner)
     finally:
         await owner.close()
+
+
+async def test_requests_of_one_session_stay_together_in_the_index(sessions: Sessions) -> None:
+    places = await sessions.owner.fetch(
+        "SELECT s, min(request_place(s, gen_random_uuid())), max(request_place(s, gen_random_uuid()))"
+        " FROM generate_series(1, 5) AS s CROSS JOIN generate_series(1, 1000) GROUP BY s ORDER BY s"
+    )
+    assert all(row["s"] << 32 <= row["min"] < row["max"] < row["s"] + 1 << 32 for row in places)
+
+
+@pytest.mark.parametrize(
+    ("of_one", "others", "of_each"), [(3000, 30, 10), (500, 60, 500), (3000, 6000, 3), (1, 600, 50)]
+)
+async def test_a_request_is_looked_for_by_the_index_also_where_there_are_statistics(
+    sessions: Sessions, of_one: int, others: int, of_each: int
+) -> None:
+    """A session's revisions are all in one bucket, but the planner does not know that."""
+    request_id = uuid4()
+    await sessions.save("s", "first", request_id)
+    await sessions.owner.execute(OLDER, of_one, others, of_each)
+    await sessions.owner.execute("VACUUM ANALYZE revisions")
+    before = await sessions.reads()
+    assert not (await sessions.save("s", "second", uuid4())).replayed
+    again = await sessions.save("s", "first", request_id)
+    after = await sessions.reads()
+    assert (again.replayed, again.revision.revision) == (True, 1)
+    assert after["scans"] - before["scans"] >= 2
+    assert after["rows"] - before["rows"] <= 60
 
 
 async def test_two_requests_of_one_hash_are_told_apart(sessions: Sessions) -> None:

@@ -86,6 +86,8 @@ class Notifier:
             _log.debug("no notification was sent", problem=type(error).__name__)
             if self._connection is not None:
                 self._connection.terminate()
+                # It has no pid any more; and whoever gets that one next is another server.
+                self._connection = None
             await asyncio.sleep(RETRY_PAUSE)
 
 

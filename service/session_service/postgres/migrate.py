@@ -4,7 +4,8 @@ Each file is one transaction and its checksum is kept: a file that changed after
 it was applied is refused, since two databases of the same version would differ.
 Several runners at once are safe: each holds a lock for its transaction, and
 sees what the one before it did. A file whose first line is `-- no-transaction`
-holds one idempotent statement (CREATE INDEX CONCURRENTLY …).
+holds one idempotent statement (CREATE INDEX CONCURRENTLY IF NOT EXISTS …); an index
+that an earlier run left unfinished is finished.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ HAS_HISTORY = "SELECT to_regclass('schema_migrations') IS NOT NULL"
 ADD_HISTORY = "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1, $2)"
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+UNFINISHED = """
+SELECT c.relname, x.indexrelid::regclass::text AS quoted FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid
+WHERE NOT x.indisvalid AND c.relnamespace = current_schema()::regnamespace
+"""
 MAY_SET_ROLE = "SELECT pg_has_role(current_user, $1, 'MEMBER')"
 GRANTS = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
@@ -169,6 +174,10 @@ async def _run(connection: asyncpg.Connection[asyncpg.Record], dsn: str, migrati
     outside = await asyncpg.connect(dsn, timeout=10)
     try:
         await outside.execute(migration.sql)
+        # What a CREATE INDEX CONCURRENTLY leaves that was cut short is there for IF NOT EXISTS, but is not used.
+        for index in await outside.fetch(UNFINISHED):
+            if index["relname"] in migration.sql:
+                await outside.execute(f"REINDEX INDEX CONCURRENTLY {index['quoted']}")
     finally:
         await outside.close()
 

@@ -5,49 +5,58 @@ from collections import deque
 
 from grpc import StatusCode
 
-from agent_sessions.errors import RevisionMismatch, SessionServiceError
+from agent_sessions.errors import SessionServiceError
 from agent_sessions.saver import Saver
 
-_KEPT = 16
-"""Appends that are remembered, the newest ones."""
+_ROOM = 4 << 20
+"""Bytes of requests that are remembered, the newest ones."""
 
-_IN_DOUBT = {
+_OPEN = {
     StatusCode.CANCELLED,
     StatusCode.UNKNOWN,
     StatusCode.DEADLINE_EXCEEDED,
     StatusCode.INTERNAL,
     StatusCode.UNAVAILABLE,
 }
-"""With any other status nothing was stored."""
+"""Statuses that do not tell whether the request was stored; the others tell it of one attempt."""
 
 
 class FirstAppends:
-    """Those whose outcome is not known: one of them may have made the session.
+    """Those that raised. One of them may have made the session all the same, whatever its last attempt came to.
 
     Without it the next append would take that for another's session.
     """
 
     def __init__(self) -> None:
-        self._in_doubt: deque[tuple[bytes, str]] = deque(maxlen=_KEPT)
+        self._raised: deque[tuple[bytes, str]] = deque()
+        self._room = _ROOM
 
-    def failed(self, data: bytes, request_id: str, error: BaseException) -> None:
-        """Note an append that raised."""
-        if not isinstance(error, SessionServiceError) or error.code in _IN_DOUBT:
-            self._in_doubt.append((data, request_id))
+    def failed(self, data: bytes, request_id: str) -> None:
+        """Note a request that raised; not one that is larger than all that is remembered."""
+        self._raised.append((data, request_id))
+        self._room -= len(data)
+        while self._room < 0:
+            data, _ = self._raised.popleft()
+            self._room += len(data)
 
     def forget(self) -> None:
         """One was acknowledged."""
-        self._in_doubt.clear()
+        self._raised.clear()
+        self._room = _ROOM
 
     async def made_the_session(self, saver: Saver, deadline: float) -> bool:
         """Whether the session that is there was made by one of them: the server tells a request that it knows.
 
         Each is sent again as it was, so that it cannot be stored twice.
+
+        Raises: SessionServiceError, if that cannot be told now.
         """
-        for data, request_id in self._in_doubt:
+        for data, request_id in self._raised:
             try:
                 await saver.save(data, request_id, max(0.0, deadline - time.monotonic()))
-            except RevisionMismatch:
-                continue
-            return True
+            except SessionServiceError as refusal:
+                if refusal.code in _OPEN:
+                    raise
+            else:
+                return True
         return False

@@ -22,7 +22,7 @@ TWO_OF_ONE_HASH = """
 """
 """Of so many, about 40 pairs have one."""
 
-# $1 revisions of the one session that there is; $2 others, every other one in its bucket, of $3 revisions each
+# $1 revisions of the one session that there is; $2 others of $3 revisions each, in $4 buckets
 OLDER = """
     INSERT INTO revisions (
         session_id, revision, tenant_id, parent_revision, transcript_id, message_count, message_bytes, size_bytes,
@@ -34,7 +34,7 @@ OLDER = """
     FROM (
         SELECT session_id AS id, bucket, $1::integer AS size FROM sessions
         UNION ALL
-        SELECT session_id + other, CASE WHEN other % 2 = 0 THEN bucket ELSE other % 1024 END, $3
+        SELECT session_id + other, (bucket + other % $4::integer) % 1024, $3
         FROM sessions CROSS JOIN generate_series(1, $2::integer) AS other
     ) AS s CROSS JOIN LATERAL generate_series(1, s.size) AS n
 """
@@ -90,15 +90,15 @@ async def test_requests_of_one_session_stay_together_in_the_index(sessions: Sess
 
 
 @pytest.mark.parametrize(
-    ("of_one", "others", "of_each"), [(3000, 30, 10), (500, 60, 500), (3000, 6000, 3), (1, 600, 50)]
+    ("of_one", "others", "of_each", "buckets"), [(500, 600, 500, 256), (5000, 20_000, 3, 1), (500, 600, 50, 1024)]
 )
 async def test_a_request_is_looked_for_by_the_index_also_where_there_are_statistics(
-    sessions: Sessions, of_one: int, others: int, of_each: int
+    sessions: Sessions, of_one: int, others: int, of_each: int, buckets: int
 ) -> None:
     """A session's revisions are all in one bucket, but the planner does not know that."""
     request_id = uuid4()
     await sessions.save("s", "first", request_id)
-    await sessions.owner.execute(OLDER, of_one, others, of_each)
+    await sessions.owner.execute(OLDER, of_one, others, of_each, buckets)
     await sessions.owner.execute("VACUUM ANALYZE revisions")
     before = await sessions.reads()
     assert not (await sessions.save("s", "second", uuid4())).replayed

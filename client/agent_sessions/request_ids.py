@@ -20,7 +20,7 @@ _made: list[str] = []
 
 def _forget() -> None:
     """Leave them to the parent; also those that it is making just now, for the list that it had before."""
-    global _made  # noqa: PLW0603
+    global _made
     _made = []
 
 

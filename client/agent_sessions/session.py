@@ -57,7 +57,8 @@ class Session:
     Saves are made one after another, in the order of the calls. One that raised is
     not part of what the next goes on from: after a timeout or a cancellation it may
     be stored all the same, but then as a branch that the history keeps. Append again
-    what is to be there.
+    what is to be there. (Only where a session's very first append was larger than a
+    request, and stored though it raised, the next one raises RevisionMismatch.)
 
     If another writer saved meanwhile, the last writer wins: the next save becomes
     the newest revision with this object's state, and the other's stays in the
@@ -156,23 +157,26 @@ class Session:
             delta = encode_delta(self._base, now, appended, values, removed)
             data = self._delta(request_id, delta, notes, expected)
             try:
-                if is_large(len(data), len(appended)):
-                    raise _too_large()
-                answer: SaveAnswer = await self._saver.save(data, request_id, seconds)
-            except (BaseRevisionNotFound, MessageTooLarge) as refusal:
+                try:
+                    if is_large(len(data), len(appended)):
+                        raise _too_large()
+                    answer: SaveAnswer = await self._saver.save(data, request_id, seconds)
+                except (BaseRevisionNotFound, MessageTooLarge) as refusal:
+                    whole = state.copy()
+                    whole.append(now, appended, values, removed)
+                    answer = await self._send_whole(whole, refusal, notes, deadline, expected)
+            except BaseException as error:
+                if expected is None:
+                    raise
+                if not isinstance(error, RevisionMismatch):
+                    self._first.failed(data, request_id)
+                    raise
+                if not await self._first.made_the_session(self._saver, deadline):
+                    raise
                 whole = state.copy()
                 whole.append(now, appended, values, removed)
-                answer = await self._send_whole(whole, refusal, notes, deadline, expected)
-            except RevisionMismatch:
-                if expected is None or not await self._first.made_the_session(self._saver, deadline):
-                    raise
-                request_id = new_request_id()
-                data = self._delta(request_id, delta, notes)
-                answer = await self._saver.save(data, request_id, _left(deadline))
-            except BaseException as error:
-                if expected is not None:
-                    self._first.failed(data, request_id, error)
-                raise
+                change = Change(now, appended, None, values, removed)
+                answer = await self._send_change(change, whole, notes, deadline)
             if expected is not None:
                 self._first.forget()
             state.append(now, appended, values, removed)

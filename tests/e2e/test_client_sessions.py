@@ -10,7 +10,9 @@ from agent_sessions import (
     AgentState,
     CheckpointIdExists,
     DeadlineExceeded,
+    InvalidField,
     LoopState,
+    ResourceExhausted,
     RevisionMismatch,
     SessionClient,
     SessionDeleted,
@@ -85,10 +87,15 @@ async def test_an_append_does_not_begin_a_session_that_exists(client: SessionCli
     assert (await stored(client, agent_id)).messages == ["one", "two"]
 
 
-@pytest.mark.parametrize("ending", [DeadlineExceeded, Unavailable, asyncio.CancelledError])
+ENDINGS = [DeadlineExceeded, Unavailable, ResourceExhausted, asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("size", [1, 3 << 20], ids=["small", "large"])
 async def test_a_first_append_that_was_stored_though_it_raised(
-    client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, ending: type[BaseException]
+    client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, ending: type[BaseException], size: int
 ) -> None:
+    """Whatever its last attempt came to: an earlier one may have stored it."""
     save = Saver.save
 
     async def unheard(*given: Any) -> Any:
@@ -100,11 +107,23 @@ async def test_a_first_append_that_was_stored_though_it_raised(
     with pytest.raises(ending):
         await session.append(["one"])
     monkeypatch.setattr(Saver, "save", save)
-    await session.append(["two"])
+    two = "2" * size
+    await session.append([two, two])
     await session.append(["three"])
-    assert (await stored(client, agent_id)).messages == ["two", "three"]
+    assert (await stored(client, agent_id)).messages == [two, two, "three"]
     assert (await stored(client, agent_id, revision=1)).messages == ["one"]
     assert session.revision == 3
+
+
+async def test_after_first_appends_that_were_refused(client: SessionClient, agent_id: str) -> None:
+    session = client.session(agent_id, "s")
+    for _ in range(2):
+        with pytest.raises(InvalidField):
+            await session.append(["one"], labels={"": "no"})
+    await client.session(agent_id, "s").append(["another's"])
+    with pytest.raises(RevisionMismatch):
+        await session.append(["one"])
+    assert (await stored(client, agent_id)).messages == ["another's"]
 
 
 async def test_a_first_append_that_was_lost_does_not_take_anothers_session(

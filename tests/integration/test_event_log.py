@@ -317,6 +317,41 @@ async def test_a_server_hears_the_others_and_not_itself(database: Database) -> N
     await asyncio.wait(tasks)
 
 
+async def test_a_server_that_cannot_notify_hears_the_others(
+    database: Database, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = Notifier(database), Notifier(database)
+    heard: asyncio.Queue[bool] = asyncio.Queue()
+    listener = Listener(database, heard.put_nowait, own=own)
+    tasks = [asyncio.create_task(work) for work in (listener.run(), own.run(), other.run())]
+    open_one = database.open
+
+    async def refuse(**_: bool) -> asyncpg.Connection:
+        refused.set()
+        raise OSError
+
+    refused = asyncio.Event()
+    async with asyncio.timeout(20):
+        assert await heard.get() is False
+        for notifier in (other, own):
+            notifier.tell(only_saves=False)
+            await _until_sent(notifier)
+        assert await heard.get() is False  # the other one
+        monkeypatch.setattr(database, "open", refuse)
+        monkeypatch.setattr(event_hints, "RETRY_PAUSE", 0)
+        await owner.execute("SELECT pg_terminate_backend($1, 10000)", own.pid)
+        while not refused.is_set():
+            own.tell(only_saves=False)
+            await asyncio.sleep(0)
+        assert own.pid is None
+        monkeypatch.setattr(database, "open", open_one)
+        other.tell(only_saves=False)
+        assert await heard.get() is False
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 async def _until_sent(notifier: Notifier) -> None:
     """Wait until what was told has gone out."""
     sent = asyncio.Event()

@@ -64,7 +64,8 @@ class Sessions:
         connection = await self._store._batcher._connected()
         await connection.execute("SELECT pg_stat_force_next_flush()")
         await connection.execute("SELECT 1")
-        return await self.owner.fetchrow(READS)
+        (row,) = await self.owner.fetch(READS)
+        return row
 
     async def go_on(self, name: str) -> None:
         for number in range(FURTHER):

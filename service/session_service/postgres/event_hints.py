@@ -47,8 +47,9 @@ class Notifier:
 
     @property
     def pid(self) -> int | None:
-        """Of the backend that notifies."""
-        return None if self._connection is None else self._connection.get_server_pid()
+        """Of the backend that notifies; of one that is gone, somebody else may have it."""
+        connection = self._connection
+        return None if connection is None or connection.is_closed() else connection.get_server_pid()
 
     def tell(self, *, only_saves: bool) -> None:
         """Something was written, and committed."""
@@ -86,7 +87,6 @@ class Notifier:
             _log.debug("no notification was sent", problem=type(error).__name__)
             if self._connection is not None:
                 self._connection.terminate()
-                # It has no pid any more; and whoever gets that one next is another server.
                 self._connection = None
             await asyncio.sleep(RETRY_PAUSE)
 

@@ -1,5 +1,6 @@
 """Tables from measurements: medians with their spread, and ratios within the same round."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -172,7 +173,10 @@ def document(run: Run) -> str:
 
 def _heading(run: Run, case: str) -> str:
     first = next(result for result in run.results if result.case == case)
-    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB{_rounds(run, case)}"
+    counts = Counter(result.store for result in run.results if result.case == case).values()
+    # Some stores may have been measured again.
+    rounds = _rounds(run, case) if len({*counts}) == 1 else f"; {min(counts)} to {max(counts)} rounds of each store"
+    return f"{case}: {first.saves} saves, {first.payload_bytes / 1e6:.1f} MB{rounds}"
 
 
 def _rounds(run: Run, case: str) -> str:

@@ -1,24 +1,17 @@
 """The appends by which a session was to begin, as long as none was acknowledged."""
 
 import time
-from collections import deque
 
-from grpc import StatusCode
-
-from agent_sessions.errors import SessionServiceError
+from agent_sessions.errors import AlreadyExists, FailedPrecondition, InvalidRequest, MessageTooLarge, RevisionMismatch
 from agent_sessions.saver import Saver
 
-_ROOM = 4 << 20
-"""Bytes of requests that are remembered, the newest ones."""
+_KEPT = 16
+"""Requests that are remembered, and …"""
+_ROOM = 16 << 20
+"""… their bytes: at most."""
 
-_OPEN = {
-    StatusCode.CANCELLED,
-    StatusCode.UNKNOWN,
-    StatusCode.DEADLINE_EXCEEDED,
-    StatusCode.INTERNAL,
-    StatusCode.UNAVAILABLE,
-}
-"""Statuses that do not tell whether the request was stored; the others tell it of one attempt."""
+_REFUSED = (RevisionMismatch, InvalidRequest, AlreadyExists, FailedPrecondition, MessageTooLarge)
+"""What tells that a request has stored nothing."""
 
 
 class FirstAppends:
@@ -28,35 +21,38 @@ class FirstAppends:
     """
 
     def __init__(self) -> None:
-        self._raised: deque[tuple[bytes, str]] = deque()
-        self._room = _ROOM
+        self._raised: list[tuple[bytes, str]] = []
+        self._size = 0
 
     def failed(self, data: bytes, request_id: str) -> None:
-        """Note a request that raised; not one that is larger than all that is remembered."""
+        """Note a request that was sent, and raised."""
         self._raised.append((data, request_id))
-        self._room -= len(data)
-        while self._room < 0:
-            data, _ = self._raised.popleft()
-            self._room += len(data)
+        self._size += len(data)
+        while len(self._raised) > _KEPT or (self._size > _ROOM and len(self._raised) > 1):
+            # The first one may have made the session before the server was lost, and the last ones once it was back.
+            data, _ = self._raised.pop(len(self._raised) // 2)
+            self._size -= len(data)
 
     def forget(self) -> None:
-        """One was acknowledged."""
+        """The session goes on from something else."""
         self._raised.clear()
-        self._room = _ROOM
+        self._size = 0
 
     async def made_the_session(self, saver: Saver, deadline: float) -> bool:
         """Whether the session that is there was made by one of them: the server tells a request that it knows.
 
-        Each is sent again as it was, so that it cannot be stored twice.
+        Each is sent again as it was, so that it cannot be stored twice. What is refused did not make it, and is not
+        asked for again.
 
         Raises: SessionServiceError, if that cannot be told now.
         """
-        for data, request_id in self._raised:
+        while self._raised:
+            data, request_id = self._raised[0]
             try:
                 await saver.save(data, request_id, max(0.0, deadline - time.monotonic()))
-            except SessionServiceError as refusal:
-                if refusal.code in _OPEN:
-                    raise
+            except _REFUSED:
+                self._raised.pop(0)
+                self._size -= len(data)
             else:
                 return True
         return False

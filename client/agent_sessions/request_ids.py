@@ -32,11 +32,12 @@ def new_request_id() -> str:
     """Return a random UUID (RFC 4122, version 4)."""
     made = _made
     try:
-        return made.pop()
+        request_id = made.pop()
     except IndexError:
-        first, *rest = _make()
+        request_id, *rest = _make()
         made.extend(rest)
-        return first
+    # Else a signal's handler has forked just now, and this is the child: the parent uses that id.
+    return request_id if made is _made else new_request_id()
 
 
 def _make() -> list[str]:

@@ -57,8 +57,8 @@ class Session:
     Saves are made one after another, in the order of the calls. One that raised is
     not part of what the next goes on from: after a timeout or a cancellation it may
     be stored all the same, but then as a branch that the history keeps. Append again
-    what is to be there. (Only where a session's very first append was larger than a
-    request, and stored though it raised, the next one raises RevisionMismatch.)
+    what is to be there. (Only where a session was begun by an append larger than a
+    request, which was stored though it raised, the next one raises RevisionMismatch.)
 
     If another writer saved meanwhile, the last writer wins: the next save becomes
     the newest revision with this object's state, and the other's stays in the
@@ -165,13 +165,12 @@ class Session:
                     whole = state.copy()
                     whole.append(now, appended, values, removed)
                     answer = await self._send_whole(whole, refusal, notes, deadline, expected)
-            except BaseException as error:
-                if expected is None:
+                except BaseException as error:
+                    if expected is not None and not isinstance(error, RevisionMismatch):
+                        self._first.failed(data, request_id)
                     raise
-                if not isinstance(error, RevisionMismatch):
-                    self._first.failed(data, request_id)
-                    raise
-                if not await self._first.made_the_session(self._saver, deadline):
+            except RevisionMismatch:
+                if expected is None or not await self._first.made_the_session(self._saver, deadline):
                     raise
                 whole = state.copy()
                 whole.append(now, appended, values, removed)
@@ -209,6 +208,7 @@ class Session:
                 saved = await self._send_snapshot(encoded, notes, deadline)
             else:
                 saved = await self._send_change(change, encoded, notes, deadline)
+            self._first.forget()
             self._state = encoded
             return self._acknowledged(saved)
 
@@ -352,6 +352,7 @@ class Session:
         encoded = EncodedState.of(copy)
         if accept is not None:
             accept(stored)
+        self._first.forget()
         self._state = encoded
         self.revision = stored.revision.revision
         self._base = encode_base(self.revision, stored.revision.etag)

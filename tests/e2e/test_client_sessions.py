@@ -12,6 +12,7 @@ from agent_sessions import (
     DeadlineExceeded,
     InvalidField,
     LoopState,
+    MessageTooLarge,
     ResourceExhausted,
     RevisionMismatch,
     SessionClient,
@@ -113,6 +114,35 @@ async def test_a_first_append_that_was_stored_though_it_raised(
     assert (await stored(client, agent_id)).messages == [two, two, "three"]
     assert (await stored(client, agent_id, revision=1)).messages == ["one"]
     assert session.revision == 3
+
+
+@pytest.mark.parametrize("way", ["restore", "save", "append"])
+async def test_first_appends_are_forgotten_once_the_session_goes_on(
+    client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, way: str
+) -> None:
+    save = Saver.save
+
+    async def unheard(*given: Any) -> Any:
+        await save(*given)
+        raise DeadlineExceeded("nobody heard of it")
+
+    session = client.session(agent_id, "s")
+    monkeypatch.setattr(Saver, "save", unheard)
+    with pytest.raises(DeadlineExceeded):
+        await session.append(["one"])
+    monkeypatch.setattr(Saver, "save", save)
+    # Larger than a request: it is refused before it is sent, and changes nothing of what is remembered.
+    with pytest.raises(MessageTooLarge):
+        await session.append(["x" * (5 << 20)])
+    assert len(session._first._raised) == 1
+    match way:
+        case "restore":
+            await session.restore()
+        case "save":
+            await session.save(State(messages=["two"]))
+        case _:
+            await session.append(["two"])
+    assert session._first._raised == []
 
 
 async def test_after_first_appends_that_were_refused(client: SessionClient, agent_id: str) -> None:

@@ -65,17 +65,35 @@ async def test_a_statement_that_may_not_run_in_a_transaction(empty_database_url:
     assert valid[0]["indisvalid"]
 
 
-async def test_an_index_whose_making_was_cut_short_is_finished(empty_database_url: str) -> None:
+INDEXES = "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE NOT indisprimary"
+
+
+@pytest.mark.parametrize("schema", ["public", "My schema", 'a.b"c'])
+async def test_an_index_whose_making_was_cut_short_is_made_anew(empty_database_url: str, schema: str) -> None:
     table = Migration("0001_a.sql", "CREATE TABLE a (n int); INSERT INTO a SELECT generate_series(1, 100)")
-    make = Migration("0002_i.sql", '-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS "I" ON a (n)')
+    make = Migration("0002_i.sql", "-- no-transaction\n-- other\nCREATE INDEX CONCURRENTLY IF NOT EXISTS i\nON a (n);")
+    owner = await asyncpg.connect(empty_database_url)
+    quoted = schema.replace('"', '""')
+    await owner.execute(f'CREATE SCHEMA IF NOT EXISTS "{quoted}"')
+    name = await owner.fetchval("SELECT quote_ident(current_database())")
+    await owner.execute(f'ALTER DATABASE {name} SET search_path = "{quoted}"')
+    await owner.close()
     await migrate(empty_database_url, role=ROLE, migrations=[table])
     owner = await asyncpg.connect(empty_database_url)
-    await owner.execute('CREATE INDEX "I" ON a (n)')
+    await owner.execute("CREATE INDEX i ON a (n); CREATE INDEX other ON a (n)")
     # As CREATE INDEX CONCURRENTLY leaves it that is stopped; IF NOT EXISTS then takes it for made.
-    await owner.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = '\"I\"'::regclass")
+    broken = "UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('i'::regclass, 'other'::regclass)"
+    await owner.execute(broken)
     await migrate(empty_database_url, role=ROLE, migrations=[table, make])
-    assert await owner.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = '\"I\"'::regclass")
+    found = await owner.fetch(f"{INDEXES} AND indrelid = 'a'::regclass ORDER BY relname")
+    assert [tuple(row) for row in found] == [("i", True), ("other", False)], "somebody else's is left alone"
     await owner.close()
+
+
+async def test_every_index_that_is_made_concurrently_is_known_by_its_name() -> None:
+    for migration in runner.load():
+        made = "INDEX CONCURRENTLY IF NOT EXISTS" in migration.sql and not migration.in_transaction
+        assert (runner.MADE_INDEX.search(migration.sql) is not None) == made, migration.name
 
 
 async def test_an_older_schema_is_told_with_what_to_run(empty_database_url: str) -> None:

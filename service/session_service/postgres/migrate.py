@@ -5,13 +5,14 @@ it was applied is refused, since two databases of the same version would differ.
 Several runners at once are safe: each holds a lock for its transaction, and
 sees what the one before it did. A file whose first line is `-- no-transaction`
 holds one idempotent statement (CREATE INDEX CONCURRENTLY IF NOT EXISTS …); an index
-that an earlier run left unfinished is finished.
+that an earlier run left unfinished is made anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -44,9 +45,12 @@ ADD_HISTORY = "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2) ON
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock($1, $2)"
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 UNFINISHED = """
-SELECT c.relname, x.indexrelid::regclass::text AS quoted FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid
-WHERE NOT x.indisvalid AND c.relnamespace = current_schema()::regnamespace
+SELECT x.indexrelid::regclass::text FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indexrelid
+WHERE NOT x.indisvalid AND c.relname = $1
+    AND c.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = current_schema())
 """
+MADE_INDEX = re.compile(r"^CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS ([a-z0-9_]+)$", re.MULTILINE)
+"""The first line of such a statement. Names here need no quotes."""
 MAY_SET_ROLE = "SELECT pg_has_role(current_user, $1, 'MEMBER')"
 GRANTS = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
@@ -174,10 +178,11 @@ async def _run(connection: asyncpg.Connection[asyncpg.Record], dsn: str, migrati
     outside = await asyncpg.connect(dsn, timeout=10)
     try:
         await outside.execute(migration.sql)
-        # What a CREATE INDEX CONCURRENTLY leaves that was cut short is there for IF NOT EXISTS, but is not used.
-        for index in await outside.fetch(UNFINISHED):
-            if index["relname"] in migration.sql:
-                await outside.execute(f"REINDEX INDEX CONCURRENTLY {index['quoted']}")
+        if made := MADE_INDEX.search(migration.sql):
+            # One that was cut short is there for IF NOT EXISTS, but is not used.
+            for index in await outside.fetch(UNFINISHED, made[1]):
+                await outside.execute(f"DROP INDEX CONCURRENTLY {index[0]}")
+                await outside.execute(migration.sql)
     finally:
         await outside.close()
 

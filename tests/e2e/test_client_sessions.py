@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -88,6 +89,22 @@ async def test_an_append_does_not_begin_a_session_that_exists(client: SessionCli
     assert (await stored(client, agent_id)).messages == ["one", "two"]
 
 
+@contextmanager
+def saves_end(ending: type[BaseException], monkeypatch: pytest.MonkeyPatch, *, stored: bool) -> Iterator[None]:
+    """Let saves raise, though they may have been stored."""
+    save = Saver.save
+
+    async def unheard(*given: Any) -> Any:
+        if stored:
+            await save(*given)
+        raise ending("nobody heard of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "save", unheard)
+        with pytest.raises(ending):
+            yield
+
+
 ENDINGS = [DeadlineExceeded, Unavailable, ResourceExhausted, asyncio.CancelledError]
 
 
@@ -97,17 +114,9 @@ async def test_a_first_append_that_was_stored_though_it_raised(
     client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, ending: type[BaseException], size: int
 ) -> None:
     """Whatever its last attempt came to: an earlier one may have stored it."""
-    save = Saver.save
-
-    async def unheard(*given: Any) -> Any:
-        await save(*given)
-        raise ending("nobody heard of it")
-
     session = client.session(agent_id, "s")
-    monkeypatch.setattr(Saver, "save", unheard)
-    with pytest.raises(ending):
+    with saves_end(ending, monkeypatch, stored=True):
         await session.append(["one"])
-    monkeypatch.setattr(Saver, "save", save)
     two = "2" * size
     await session.append([two, two])
     await session.append(["three"])
@@ -120,17 +129,9 @@ async def test_a_first_append_that_was_stored_though_it_raised(
 async def test_first_appends_are_forgotten_once_the_session_goes_on(
     client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str, way: str
 ) -> None:
-    save = Saver.save
-
-    async def unheard(*given: Any) -> Any:
-        await save(*given)
-        raise DeadlineExceeded("nobody heard of it")
-
     session = client.session(agent_id, "s")
-    monkeypatch.setattr(Saver, "save", unheard)
-    with pytest.raises(DeadlineExceeded):
+    with saves_end(DeadlineExceeded, monkeypatch, stored=True):
         await session.append(["one"])
-    monkeypatch.setattr(Saver, "save", save)
     # Larger than a request: it is refused before it is sent, and changes nothing of what is remembered.
     with pytest.raises(MessageTooLarge):
         await session.append(["x" * (5 << 20)])
@@ -159,16 +160,9 @@ async def test_after_first_appends_that_were_refused(client: SessionClient, agen
 async def test_a_first_append_that_was_lost_does_not_take_anothers_session(
     client: SessionClient, monkeypatch: pytest.MonkeyPatch, agent_id: str
 ) -> None:
-    save = Saver.save
-
-    async def lost(*_: Any) -> Any:
-        raise DeadlineExceeded("it did not arrive")
-
     session = client.session(agent_id, "s")
-    monkeypatch.setattr(Saver, "save", lost)
-    with pytest.raises(DeadlineExceeded):
+    with saves_end(DeadlineExceeded, monkeypatch, stored=False):
         await session.append(["mine"])
-    monkeypatch.setattr(Saver, "save", save)
     await client.session(agent_id, "s").append(["another's"])
     with pytest.raises(RevisionMismatch):
         await session.append(["mine"])

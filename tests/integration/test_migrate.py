@@ -90,7 +90,7 @@ async def test_an_index_whose_making_was_cut_short_is_made_anew(empty_database_u
     await owner.close()
 
 
-async def test_every_index_that_is_made_concurrently_is_known_by_its_name() -> None:
+def test_every_index_that_is_made_concurrently_is_known_by_its_name() -> None:
     for migration in runner.load():
         made = "INDEX CONCURRENTLY IF NOT EXISTS" in migration.sql and not migration.in_transaction
         assert (runner.MADE_INDEX.search(migration.sql) is not None) == made, migration.name

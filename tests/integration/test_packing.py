@@ -345,12 +345,11 @@ async def test_restores_saves_and_purges_beside_packing(scene: Scene, database_u
     names = [f"s{number}" for number in range(6)]
     async with postgres_store(database_url) as (store, _), _packing_all_the_time(database_url) as heard:
         other = Scene(database_url, store, scene.tenant, scene.owner, scene.saved)
-        await asyncio.gather(*(_live(scene, name, chance) for name in names))
+        while heard.messages <= 200:  # beside what they do; how soon depends on who gets the processor
+            await asyncio.gather(*(_live(scene, name, chance) for name in names))
         await asyncio.gather(*(_read(one, name) for name in names for one in (scene, other)))
         for name in names[:3]:
             await other.purge(name)
-    # How many depends on who gets the processor; with none, nothing was shown.
-    assert heard.messages > 50
     await scene.assert_kept()
     await scene.pack()
     await scene.assert_kept()

@@ -151,33 +151,19 @@ class Session:
         try:
             state = self._state
             now = replace(state.small, **small) if small else state.small
-            # Nothing was read or saved yet: this begins a session, and must not end another.
-            expected = 0 if not self.revision and not self._exclusive else None
-            request_id = new_request_id()
-            delta = encode_delta(self._base, now, appended, values, removed)
-            data = self._delta(request_id, delta, notes, expected)
-            try:
+            if not self.revision and not self._exclusive:
+                answer: SaveAnswer = await self._begin(Change(now, appended, None, values, removed), notes, deadline)
+            else:
+                request_id = new_request_id()
+                data = self._delta(request_id, encode_delta(self._base, now, appended, values, removed), notes)
                 try:
                     if is_large(len(data), len(appended)):
                         raise _too_large()
-                    answer: SaveAnswer = await self._saver.save(data, request_id, seconds)
+                    answer = await self._saver.save(data, request_id, seconds)
                 except (BaseRevisionNotFound, MessageTooLarge) as refusal:
                     whole = state.copy()
                     whole.append(now, appended, values, removed)
-                    answer = await self._send_whole(whole, refusal, notes, deadline, expected)
-                except BaseException as error:
-                    if expected is not None and not isinstance(error, RevisionMismatch):
-                        self._first.failed(data, request_id)
-                    raise
-            except RevisionMismatch:
-                if expected is None or not await self._first.made_the_session(self._saver, deadline):
-                    raise
-                whole = state.copy()
-                whole.append(now, appended, values, removed)
-                change = Change(now, appended, None, values, removed)
-                answer = await self._send_change(change, whole, notes, deadline)
-            if expected is not None:
-                self._first.forget()
+                    answer = await self._send_whole(whole, refusal, notes, deadline)
             state.append(now, appended, values, removed)
             return self._acknowledged(answer)
         finally:
@@ -271,16 +257,37 @@ class Session:
         """Do one thing after the other, in the order of the calls; `work` is given its deadline."""
         return await self._turn.run(work, self._timeout if timeout is None else timeout)
 
-    async def _send_change(self, change: Change, whole: EncodedState, notes: bytes, deadline: float) -> SaveAnswer:
+    async def _begin(self, change: Change, notes: bytes, deadline: float) -> SaveAnswer:
+        """Send the first append: it begins a session, and must not end another's."""
+        whole = self._state.copy()
+        whole.append(change.small, change.appended, change.set_values, change.remove_values)
+        try:
+            answer = await self._send_change(change, whole, notes, deadline, 0)
+        except RevisionMismatch:
+            if not await self._first.made_the_session(self._saver, deadline):
+                raise
+            answer = await self._send_change(change, whole, notes, deadline)
+        self._first.forget()
+        return answer
+
+    async def _send_change(
+        self, change: Change, whole: EncodedState, notes: bytes, deadline: float, expected: int | None = None
+    ) -> SaveAnswer:
         """Send a delta, or the whole state instead."""
         request_id = new_request_id()
-        data = self._delta(request_id, change.as_delta(self._base), notes)
+        data = self._delta(request_id, change.as_delta(self._base), notes, expected)
         try:
             if is_large(len(data), len(change.appended)):
                 raise _too_large()
             return await self._saver.save(data, request_id, _left(deadline))
         except (BaseRevisionNotFound, MessageTooLarge) as refusal:
-            return await self._send_whole(whole, refusal, notes, deadline)
+            return await self._send_whole(whole, refusal, notes, deadline, expected)
+        except RevisionMismatch:
+            raise
+        except BaseException:
+            if expected is not None:
+                self._first.failed(data, request_id)
+            raise
 
     async def _send_whole(
         self,

@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -171,7 +171,7 @@ async def test_servers_killed_at_their_housekeeping(
     assert min(done["messages saved"], done["messages packed"], broken, purges) > 0
 
 
-def _purges(authors: "list[tuple[Author, Callable[[Author], Awaitable[None]]]]") -> int:
+def _purges(authors: "Sequence[tuple[Author, Callable[[Author], Awaitable[None]]]]") -> int:
     return sum(author.purges for author, _ in authors)
 
 
